@@ -1,0 +1,78 @@
+# All commands of the project. `make` lists them.
+#
+# PYTHON   the Python that runs the tools (3.8 or later); not the one goslings is built for
+# PYTHONS  restricts to some interpreters, e.g. `make test PYTHONS=3.14t,3.13`
+# ARGS     passed on to the program that a target runs
+# GOSLINGS_PYTHONS in the environment names the interpreters to use instead of searching them
+
+PYTHON ?= python3
+PYTHONS ?=
+ARGS ?=
+
+DEV := $(PYTHON) tools/dev.py $(if $(strip $(PYTHONS)),--only "$(PYTHONS)")
+FREE_THREADED := $(DEV) --best free-threaded
+# The linters are installed beside a GIL build: mypy cannot be had for every free-threaded one.
+GIL := $(DEV) --best gil
+# Their own folder: models are compiled with other flags, and would rebuild everything each time.
+LOOM := RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom cargo test -p goslings --release --lib
+LOOM_TESTS ?= loom
+STRESS_SECONDS ?= 60
+
+.DEFAULT_GOAL := help
+.PHONY: help dev demo test test-rust test-python model model-quick miri stress lint bench docs interpreters clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
+
+dev: ## set up an environment in .venvs for each interpreter and build goslings into it
+	@$(DEV) --group test
+
+demo: ## build for the best free-threaded interpreter and run the feed reader
+	@$(FREE_THREADED) $(addprefix --group ,$(DEMO_GROUPS)) -- -m goslings demo feeds $(ARGS)
+
+test: ## all bounded tests, on every interpreter found; a GIL and a free-threaded one always take part
+	@$(PYTHON) tools/test.py $(if $(strip $(PYTHONS)),--only "$(PYTHONS)")
+
+test-rust: ## only the tests of the runtime crate
+	cargo test -p goslings $(ARGS)
+
+test-python: ## only the Python tests; ARGS go to pytest
+	@$(PYTHON) tools/test.py $(if $(strip $(PYTHONS)),--only "$(PYTHONS)") --python $(if $(ARGS),-- $(ARGS))
+
+model: ## check the concurrent protocols with loom, exhaustively (long)
+	$(LOOM) $(LOOM_TESTS) $(ARGS)
+
+model-quick: ## the same, bounded to two preemptions
+	LOOM_MAX_PREEMPTIONS=2 $(LOOM) $(LOOM_TESTS) $(ARGS)
+
+miri: ## run the runtime crate's tests under Miri
+	@cargo +nightly miri --version >/dev/null 2>&1 || \
+	  { echo "Miri is not installed: rustup toolchain install nightly --component miri --component rust-src" >&2; exit 1; }
+	MIRIFLAGS="-Zmiri-disable-isolation $(MIRIFLAGS)" CARGO_TARGET_DIR=target/miri cargo +nightly miri test -p goslings --lib $(ARGS)
+
+stress: ## a minute of stress with exact accounting, free-threaded (STRESS_SECONDS)
+	@GOSLINGS_STRESS_SECONDS=$(STRESS_SECONDS) $(FREE_THREADED) --group test -- -X faulthandler -m pytest tests/stress -q $(ARGS)
+
+lint: ## formatting, lints and types of the Rust and the Python code
+	@py="$$($(GIL) --group lint | cut -f2)" && test -n "$$py" && set -ex && \
+	cargo fmt --all --check && \
+	PYO3_PYTHON="$$py" cargo clippy --workspace --all-targets -- -D warnings && \
+	$(PYTHON) tools/check_ordering.py && \
+	"$$py" -m ruff check . && \
+	"$$py" -m ruff format --check . && \
+	"$$py" -m mypy --strict python/goslings && \
+	MYPYPATH=tools "$$py" -m mypy --strict tools
+
+bench: ## measure goslings beside its rivals on every interpreter; writes docs/benchmarks.md
+	@$(DEV) --group bench -- bench/run.py $(ARGS)
+
+docs: ## the runtime crate's documentation, into target/doc
+	cargo doc -p goslings --no-deps --document-private-items
+
+interpreters: ## show which interpreters are found
+	@$(PYTHON) tools/interpreters.py list >/dev/null
+
+clean: ## remove what was built; built interpreters stay in the user's cache
+	rm -rf target .venvs .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find python tests bench tools -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
+	rm -f python/goslings/_goslings*.so python/goslings/_goslings*.dylib
