@@ -20,8 +20,9 @@ import sys
 import tarfile
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Iterator, NoReturn
+from typing import NoReturn
 
 SUITE = "trixie"  # Debian 13: the release whose Python is 3.13
 PACKAGE = "python3.13"
@@ -101,7 +102,9 @@ def build_in(work: Path, tag: str, progress: Progress) -> Path:
 
     progress.stage(f"unpacking {version}")
     with tarfile.open(str(tarball)) as archive:
-        archive.extractall(str(work / "src"))  # noqa: S202 - its signature was checked by apt
+        if hasattr(tarfile, "data_filter"):  # Python 3.12, and security releases of older ones
+            archive.extraction_filter = tarfile.data_filter
+        archive.extractall(str(work / "src"))
     (source,) = (path for path in (work / "src").iterdir() if path.is_dir())
 
     # MAKEFLAGS and friends come from the make that called us and would leak its jobs and options.
@@ -114,7 +117,9 @@ def build_in(work: Path, tag: str, progress: Progress) -> Path:
     progress.stage("configuring")
     progress.run(configure, cwd=source, env=env)
 
-    plan = subprocess.run(["make", "-n"], cwd=str(source), env=env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    plan = subprocess.run(
+        ["make", "-n"], cwd=str(source), env=env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
     progress.stage("compiling", plan.stdout.count(b".c\n"))
     progress.run(["make", f"-j{os.cpu_count() or 1}"], cwd=source, env=env)
     progress.stage("installing")
@@ -123,7 +128,9 @@ def build_in(work: Path, tag: str, progress: Progress) -> Path:
     staged = work / "root" / final.relative_to("/")
     check = subprocess.run(
         [str(staged / "bin" / f"python{tag}"), "-I", "-c", f"import {REQUIRED_MODULES}"],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
     if check.returncode != 0:
         raise BuildError(
@@ -142,7 +149,9 @@ def build_in(work: Path, tag: str, progress: Progress) -> Path:
 def check_tools() -> None:
     """Refuse early, with the command that helps, rather than after minutes of compiling."""
     if not shutil.which("apt-get"):
-        raise BuildError("this machine has no apt-get, so CPython's source cannot be had this way: " + NO_WAY_OUT)
+        raise BuildError(
+            "this machine has no apt-get, so CPython's source cannot be had this way: " + NO_WAY_OUT
+        )
     missing = []
     if not compiler():
         missing.append("gcc")
@@ -169,7 +178,9 @@ def check_tools() -> None:
         if subprocess.run(command, env=env, check=False, **quiet).returncode == 0:  # type: ignore[call-overload]
             return
     if required:
-        raise BuildError(f"building CPython needs {' '.join(required)}: run `sudo {' '.join(command)}`, or " + NO_WAY_OUT)
+        raise BuildError(
+            f"building CPython needs {' '.join(required)}: run `sudo {' '.join(command)}`, or " + NO_WAY_OUT
+        )
     say(f"building without {' '.join(missing)} (some modules of the standard library will be missing)")
 
 
@@ -178,17 +189,22 @@ def compiler() -> str | None:
 
 
 def has_header(header: str) -> bool:
-    return subprocess.run(
+    done = subprocess.run(
         [*(compiler() or "cc").split(), "-E", "-x", "c", "-"],
-        input=f"#include <{header}>\n".encode(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    ).returncode == 0
+        input=f"#include <{header}>\n".encode(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    return done.returncode == 0
 
 
 def mirrors() -> list[str]:
     """The Debian mirrors of the machine's own apt configuration, then the general one."""
     listed = subprocess.run(
         ["apt-get", "indextargets", "--format", "$(SITE)"],
-        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, universal_newlines=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
     ).stdout.split()
     own = [site.rstrip("/") for site in listed if site.rstrip("/").endswith("/debian")]
     return list(dict.fromkeys([*own, FALLBACK_MIRROR]))
@@ -225,7 +241,9 @@ def fetch_source(work: Path, progress: Progress) -> Path:
         tarballs = [p for p in (apt / "download").glob("*.orig.tar.*") if p.suffix != ".asc"]
         if tarballs:
             return tarballs[0]
-    raise BuildError(f"could not download the source package {PACKAGE} of Debian {SUITE}; {NO_WAY_OUT}\n{last or ''}")
+    raise BuildError(
+        f"could not download the source package {PACKAGE} of Debian {SUITE}; {NO_WAY_OUT}\n{last or ''}"
+    )
 
 
 class Progress:
@@ -273,8 +291,14 @@ class Progress:
         """Run to the end; on failure raise with the last lines of the output."""
         tail: list[str] = []
         with subprocess.Popen(
-            command, cwd=str(cwd), env=env, stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True, errors="replace",
+            command,
+            cwd=str(cwd),
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
         ) as process:
             assert process.stdout is not None
             for line in process.stdout:
@@ -315,7 +339,9 @@ def fail(text: str) -> NoReturn:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("tag", choices=BUILDABLE, help="3.13t is the free-threaded build")
     tag = parser.parse_args().tag
     try:

@@ -78,15 +78,22 @@ def unexplained(path: Path) -> list[int]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("files", nargs="*", type=Path, help="files to check instead of all")
     root = Path(__file__).resolve().parent.parent
     files = parser.parse_args().files or [
         path.relative_to(Path.cwd()) if Path.cwd() in path.parents else path
         for path in sorted(root.glob("crates/*/src/**/*.rs"))
-        if not {"tests.rs", "loom.rs", "shuttle.rs"} & {path.name} and "tests" not in path.relative_to(root).parts
+        if not {"tests.rs", "loom.rs", "shuttle.rs"} & {path.name}
+        and "tests" not in path.relative_to(root).parts
     ]
-    bad = [f"{path}:{line}: atomic operation without an `// Ordering:` comment" for path in files for line in unexplained(path)]
+    bad = [
+        f"{path}:{line}: atomic operation without an `// Ordering:` comment"
+        for path in files
+        for line in unexplained(path)
+    ]
     print("\n".join(bad) if bad else f"{len(files)} files: every atomic operation explains its ordering")
     sys.exit(bool(bad))
 

@@ -21,8 +21,9 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Iterator, NamedTuple
+from typing import NamedTuple
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from build_cpython import fail, say
@@ -64,8 +65,12 @@ def prepare(interpreter: Interpreter, groups: list[str]) -> Venv:
     if stamp.get("interpreter") != identity or not os.path.exists(python):
         say(f"{interpreter.tag}: making {folder.relative_to(ROOT)}")
         shutil.rmtree(str(folder), ignore_errors=True)
-        run([interpreter.executable, "-m", "venv", str(folder)], f"could not make {folder}; is its venv module complete?")
-        run([python, "-m", "pip", "install", "-q", "--upgrade", "pip>=25.1"], "could not upgrade pip")  # 25.1 knows --group
+        run(
+            [interpreter.executable, "-m", "venv", str(folder)],
+            f"could not make {folder}; is its venv module complete?",
+        )
+        # pip knows --group from 25.1 on.
+        run([python, "-m", "pip", "install", "-q", "--upgrade", "pip>=25.1"], "could not upgrade pip")
         stamp.clear()
         stamp.set("interpreter", identity)
     install_dependencies(interpreter.tag, python, groups, stamp)
@@ -80,7 +85,12 @@ def install_dependencies(tag: str, python: str, groups: list[str], stamp: Stamp)
     done: set[str] = set(stamp.get("groups", []) if stamp.get("dependencies") == fingerprint else [])
     if stamp.get("dependencies") == fingerprint and done.issuperset(groups):
         return
-    facts = json.loads(subprocess.run([python, "-c", READ_PYPROJECT], cwd=str(ROOT), stdout=subprocess.PIPE, check=True).stdout)
+    groups = [group for group in groups if group not in done]
+    facts = json.loads(
+        subprocess.run(
+            [python, "-c", READ_PYPROJECT], cwd=str(ROOT), stdout=subprocess.PIPE, check=True
+        ).stdout
+    )
     known = facts["groups"]
     for group in groups:
         if group not in known:
@@ -102,7 +112,12 @@ def dependency_sections(text: str) -> str:
     kept, keep = [], False
     for line in text.splitlines():
         if line.startswith("["):
-            keep = line.strip() in ("[project]", "[dependency-groups]", "[build-system]", "[project.optional-dependencies]")
+            keep = line.strip() in (
+                "[project]",
+                "[dependency-groups]",
+                "[build-system]",
+                "[project.optional-dependencies]",
+            )
         if keep:
             kept.append(line)
     return "\n".join(kept)
@@ -110,10 +125,15 @@ def dependency_sections(text: str) -> str:
 
 def install_optional(command: list[str]) -> bool:
     try:
-        return subprocess.run(
-            command, cwd=str(ROOT), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL, timeout=OPTIONAL_SECONDS,
-        ).returncode == 0
+        done = subprocess.run(
+            command,
+            cwd=str(ROOT),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            timeout=OPTIONAL_SECONDS,
+        )
+        return done.returncode == 0
     except subprocess.TimeoutExpired:
         return False
 
@@ -148,7 +168,10 @@ def build_extension(tag: str, python: str, stamp: Stamp) -> None:
 
 def source_fingerprint() -> str:
     """Names, sizes and times of all that the extension is built from."""
-    files = [ROOT / name for name in ("Cargo.toml", "Cargo.lock", "pyproject.toml", "rust-toolchain.toml", "README.md")]
+    files = [
+        ROOT / name
+        for name in ("Cargo.toml", "Cargo.lock", "pyproject.toml", "rust-toolchain.toml", "README.md")
+    ]
     files += [path for path in (ROOT / "crates").rglob("*") if path.is_file()]
     digest = hashlib.sha256(os.environ.get("RUSTFLAGS", "").encode())
     for path in sorted(files):
@@ -181,7 +204,8 @@ class Stamp:
 
 def run(command: list[str], complaint: str, env: dict[str, str] | None = None) -> None:
     # Our stdout is for the result alone.
-    if subprocess.run(command, cwd=str(ROOT), env=env, stdin=subprocess.DEVNULL, stdout=sys.stderr).returncode != 0:
+    done = subprocess.run(command, cwd=str(ROOT), env=env, stdin=subprocess.DEVNULL, stdout=sys.stderr)
+    if done.returncode != 0:
         fail(f"{complaint} (`{' '.join(command)}`)")
 
 
@@ -200,13 +224,26 @@ def locked() -> Iterator[None]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="Without ARGS prints `tag<TAB>python` lines on stdout, best first, and all else on stderr.",
     )
-    parser.add_argument("--only", type=tags_argument, default=[], metavar="TAGS", help="e.g. 3.14t,3.13: these and no others")
-    parser.add_argument("--best", choices=KINDS, help="only one interpreter, the best of this kind that can be had")
-    parser.add_argument("--group", action="append", default=[], metavar="NAME", help="dependency group to install (repeatable)")
-    parser.add_argument("args", nargs="*", metavar="ARGS", help="after --: run each environment's python with these arguments")
+    parser.add_argument(
+        "--only", type=tags_argument, default=[], metavar="TAGS", help="e.g. 3.14t,3.13: these and no others"
+    )
+    parser.add_argument(
+        "--best", choices=KINDS, help="only one interpreter, the best of this kind that can be had"
+    )
+    parser.add_argument(
+        "--group",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="dependency group to install (repeatable)",
+    )
+    parser.add_argument(
+        "args", nargs="*", metavar="ARGS", help="after --: run each environment's python with these arguments"
+    )
     options = parser.parse_args()
     say("interpreters:")
     interpreters = ensure(options.only, options.best)

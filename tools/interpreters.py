@@ -23,8 +23,9 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Iterable, Iterator, NamedTuple
+from typing import NamedTuple
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from build_cpython import BUILDABLE, BuildError, build, cached, fail, say
@@ -88,11 +89,18 @@ class Search(NamedTuple):
 
 def probe(path: str, found: str) -> Interpreter | Rejected | None:
     """Run a candidate. None: a healthy Python of a version that goslings does not support."""
-    env = {k: v for k, v in os.environ.items() if k not in ("PYTHONHOME", "PYTHONPATH", "__PYVENV_LAUNCHER__")}
+    env = {
+        k: v for k, v in os.environ.items() if k not in ("PYTHONHOME", "PYTHONPATH", "__PYVENV_LAUNCHER__")
+    }
     try:
         run = subprocess.run(
-            [path, "-I", "-c", PROBE], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE, universal_newlines=True, timeout=30, env=env,
+            [path, "-I", "-c", PROBE],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=30,
+            env=env,
         )
         facts = json.loads(run.stdout) if run.returncode == 0 else None
     except (OSError, ValueError, subprocess.TimeoutExpired) as error:
@@ -105,9 +113,15 @@ def probe(path: str, found: str) -> Interpreter | Rejected | None:
     if facts["implementation"] != "cpython" or tag not in TAGS:
         return None
     if facts["missing_headers"]:
-        return Rejected(path, f"no {facts['missing_headers'][0]} (on Debian and Ubuntu: apt-get install python{name}-dev)")
+        return Rejected(
+            path, f"no {facts['missing_headers'][0]} (on Debian and Ubuntu: apt-get install python{name}-dev)"
+        )
     if facts["missing_modules"]:
-        hint = f" (on Debian and Ubuntu: apt-get install python{name}-venv)" if "ensurepip" in facts["missing_modules"] else ""
+        hint = (
+            f" (on Debian and Ubuntu: apt-get install python{name}-venv)"
+            if "ensurepip" in facts["missing_modules"]
+            else ""
+        )
         return Rejected(path, f"its standard library lacks {', '.join(facts['missing_modules'])}{hint}")
     executable = os.path.realpath(facts["executable"])
     return Interpreter(tag, facts["release"], executable, found)
@@ -143,15 +157,20 @@ def uv_find(tag: str) -> str | None:
     if not shutil.which("uv"):
         return None
     run = subprocess.run(
-        ["uv", "python", "find", "--no-project", tag], stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, universal_newlines=True,
+        ["uv", "python", "find", "--no-project", tag],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
     )
     return run.stdout.strip() or None if run.returncode == 0 else None
 
 
 def named() -> list[str]:
     """The entries of GOSLINGS_PYTHONS."""
-    return [entry.strip() for entry in re.split(r"[:,]", os.environ.get("GOSLINGS_PYTHONS", "")) if entry.strip()]
+    return [
+        entry.strip() for entry in re.split(r"[:,]", os.environ.get("GOSLINGS_PYTHONS", "")) if entry.strip()
+    ]
 
 
 def search(only: Iterable[str] = TAGS) -> Search:
@@ -183,7 +202,12 @@ def search(only: Iterable[str] = TAGS) -> Search:
             if not path:
                 rejected.append(Rejected(entry, "no such program"))
             elif ask(path, "GOSLINGS_PYTHONS") is None:
-                rejected.append(Rejected(path, f"a version that is not supported, or named twice (supported: {', '.join(TAGS)})"))
+                rejected.append(
+                    Rejected(
+                        path,
+                        f"a version that is not supported, or named twice (supported: {', '.join(TAGS)})",
+                    )
+                )
     else:
         for path, found in candidates():
             ask(path, found)
@@ -201,8 +225,12 @@ def obtain(tags: Iterable[str]) -> None:
         say(f"asking uv for {wanted[0]} (at most {UV_INSTALL_SECONDS} s)")
         try:
             run = subprocess.run(
-                ["uv", "python", "install", wanted[0]], stdin=subprocess.DEVNULL, timeout=UV_INSTALL_SECONDS,
-                stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, universal_newlines=True,
+                ["uv", "python", "install", wanted[0]],
+                stdin=subprocess.DEVNULL,
+                timeout=UV_INSTALL_SECONDS,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
             )
             if run.returncode == 0 and uv_find(wanted[0]):
                 return
@@ -227,9 +255,13 @@ def ensure(only: Iterable[str] = (), best: str | None = None) -> list[Interprete
     if named():
         if result.rejected or not result.interpreters:
             report(result)
-            fail("GOSLINGS_PYTHONS names an interpreter that cannot be used; change it, or unset it to have them found")
+            fail(
+                "GOSLINGS_PYTHONS names an interpreter that cannot be used; change it, or unset it to have them found"
+            )
         if not (tags or best or (result.kind(True) and result.kind(False))):
-            say(f"warning: GOSLINGS_PYTHONS names no {'GIL' if result.kind(True) else 'free-threaded'} interpreter")
+            say(
+                f"warning: GOSLINGS_PYTHONS names no {'GIL' if result.kind(True) else 'free-threaded'} interpreter"
+            )
     missing = [[tag] for tag in tags if tag not in {found.tag for found in result.interpreters}]
     if not tags and not named():
         missing += [["3.14t", "3.13t"]] if not result.kind(True) and best != "gil" else []
@@ -283,12 +315,19 @@ def tags_argument(text: str) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="Both print `tag<TAB>executable` lines on stdout, best first, and all else on stderr.",
     )
-    parser.add_argument("command", choices=("list", "ensure"), help="list: only look. ensure: also get what is missing")
-    parser.add_argument("--only", type=tags_argument, default=[], metavar="TAGS", help="e.g. 3.14t,3.13: these and no others")
-    parser.add_argument("--best", choices=KINDS, help="ensure: a single interpreter, the best of this kind that can be had")
+    parser.add_argument(
+        "command", choices=("list", "ensure"), help="list: only look. ensure: also get what is missing"
+    )
+    parser.add_argument(
+        "--only", type=tags_argument, default=[], metavar="TAGS", help="e.g. 3.14t,3.13: these and no others"
+    )
+    parser.add_argument(
+        "--best", choices=KINDS, help="ensure: a single interpreter, the best of this kind that can be had"
+    )
     options = parser.parse_args()
     if options.command == "ensure":
         interpreters = ensure(options.only, options.best)

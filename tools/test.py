@@ -14,9 +14,8 @@ import signal
 import subprocess
 import sys
 import time
-import xml.etree.ElementTree as xml
-from pathlib import Path
 from typing import NamedTuple
+from xml.etree import ElementTree
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from build_cpython import fail
@@ -48,8 +47,15 @@ def run(command: list[str], env: dict[str, str] | None = None, echo: bool = True
     """
     lines: list[str] = []
     process = subprocess.Popen(
-        command, cwd=str(ROOT), env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, universal_newlines=True, errors="replace", start_new_session=True,
+        command,
+        cwd=str(ROOT),
+        env=env,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        start_new_session=True,
     )
     assert process.stdout is not None
 
@@ -99,13 +105,24 @@ def pytest_row(venv: Venv, name: str, arguments: list[str]) -> Row:
     RESULTS.mkdir(parents=True, exist_ok=True)
     report = RESULTS / f"{venv.tag}.xml"
     report.unlink() if report.exists() else None
-    code, _ = run([
-        venv.python, "-X", "faulthandler", "-m", "pytest", "-q", f"--junitxml={report}",
-        "-o", f"faulthandler_timeout={STACKS_AFTER_SECONDS}", "--ignore=tests/stress", *(arguments or ["tests"]),
-    ])
+    code, _ = run(
+        [
+            venv.python,
+            "-X",
+            "faulthandler",
+            "-m",
+            "pytest",
+            "-q",
+            f"--junitxml={report}",
+            "-o",
+            f"faulthandler_timeout={STACKS_AFTER_SECONDS}",
+            "--ignore=tests/stress",
+            *(arguments or ["tests"]),
+        ]
+    )
     passed = failed = skipped = 0
     if report.exists():
-        for suite in xml.parse(str(report)).getroot().iter("testsuite"):
+        for suite in ElementTree.parse(str(report)).getroot().iter("testsuite"):
             bad = int(suite.get("failures", 0)) + int(suite.get("errors", 0))
             skipped += int(suite.get("skipped", 0))
             failed += bad
@@ -165,7 +182,9 @@ def summary(rows: list[Row], interpreters: list[Interpreter]) -> None:
     print(f"{'':16} {'passed':>7} {'failed':>7} {'skipped':>8} {'time':>7}")
     for row in rows:
         minutes, seconds = divmod(int(row.seconds), 60)
-        print(f"{row.name:16} {row.passed:7} {row.failed:7} {row.skipped:8} {minutes:4}:{seconds:02}  {row.remark}".rstrip())
+        print(
+            f"{row.name:16} {row.passed:7} {row.failed:7} {row.skipped:8} {minutes:4}:{seconds:02}  {row.remark}".rstrip()
+        )
     for found in interpreters:
         kind = "free-threaded" if found.free_threaded else "GIL"
         print(f"{found.tag}: CPython {found.version}, {kind}, {found.executable} (from {found.found})")
@@ -178,10 +197,23 @@ def summary(rows: list[Row], interpreters: list[Interpreter]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", type=tags_argument, default=[], metavar="TAGS", help="e.g. 3.14t,3.13: these interpreters and no others")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--only",
+        type=tags_argument,
+        default=[],
+        metavar="TAGS",
+        help="e.g. 3.14t,3.13: these interpreters and no others",
+    )
     parser.add_argument("--python", action="store_true", help="only the Python tests, not the Rust crate's")
-    parser.add_argument("args", nargs="*", metavar="ARGS", help="after --: arguments for pytest in place of `tests`; implies --python")
+    parser.add_argument(
+        "args",
+        nargs="*",
+        metavar="ARGS",
+        help="after --: arguments for pytest in place of `tests`; implies --python",
+    )
     options = parser.parse_args()
     print("interpreters:", flush=True)
     interpreters = ensure(options.only)
