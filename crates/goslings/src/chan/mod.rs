@@ -1,0 +1,265 @@
+//! Channels: Go's, with Go's guarantees (rows C01 to C24 of the semantics).
+//!
+//! A lock, a ring buffer and two queues of waiters. `send` reads: lock, try the step that does not wait,
+//! else queue a node that lives in this very call, unlock, park. Whoever serves the node claims its
+//! waiter, moves the value, unlocks, wakes. Nothing is allocated on the way.
+
+mod error;
+mod state;
+#[cfg(all(test, not(loom)))]
+mod tests;
+
+#[cfg(all(test, loom))]
+mod loom;
+
+pub use error::{CloseError, RecvError, SendError, SendErrorKind, TryRecvError, TrySendError};
+pub(crate) use state::{Received, Sent, State};
+
+use crate::clock::Wait;
+use crate::lock::{Mutex, Rank};
+use crate::waiter::{Outcome, Parker, WaitReason};
+use crate::waitq::Node;
+
+/// A channel of `T`. Shared by reference: wrap it in an `Arc`.
+pub struct Chan<T> {
+    state: Mutex<State<T>>,
+}
+
+impl<T> Chan<T> {
+    /// A channel that holds up to `capacity` values; 0 is a rendezvous.
+    #[must_use]
+    pub fn new(capacity: usize) -> Chan<T> {
+        Chan { state: Mutex::new(Rank::Chan, State::new(capacity, false)) }
+    }
+
+    /// A timer's channel: holds at most one tick, drops those that find it full, and shows `len` and
+    /// `capacity` 0 (Go 1.23).
+    #[must_use]
+    pub fn for_ticks() -> Chan<T> {
+        Chan { state: Mutex::new(Rank::Chan, State::new(1, true)) }
+    }
+
+    pub(crate) fn state(&self) -> &Mutex<State<T>> {
+        &self.state
+    }
+
+    /// Sends `value`.
+    ///
+    /// # Blocking
+    /// Until a receiver takes it or the buffer has room, at most as `wait` says.
+    ///
+    /// # Errors
+    /// [`SendError`] with the reason and the value, which then was not delivered.
+    #[inline]
+    pub fn send(&self, value: T, wait: Wait) -> Result<(), SendError<T>> {
+        let mut parker = Parker::new();
+        if parker.waiter().take_cancel() {
+            return Err(SendError { kind: SendErrorKind::Cancelled, value: Some(value) });
+        }
+        let mut state = self.state.lock();
+        let value = match state.send(value) {
+            Sent::Handed(wake) => {
+                drop(state);
+                wake.wake();
+                return Ok(());
+            }
+            Sent::Stored => return Ok(()),
+            Sent::Closed(value) => {
+                drop(state);
+                return Err(SendError { kind: SendErrorKind::Closed, value: Some(value) });
+            }
+            Sent::WouldBlock(value) => value,
+        };
+        if wait == Wait::No {
+            drop(state);
+            return Err(SendError { kind: SendErrorKind::TimedOut, value: Some(value) });
+        }
+        if !parker.waiter().begin() {
+            drop(state);
+            return Err(SendError { kind: SendErrorKind::Cancelled, value: Some(value) });
+        }
+        let node = Node::new(parker.waiter(), 0, Some(value));
+        // SAFETY: the node stays in this frame, which does not return before the node was popped and
+        // its waiter woken, or removed below.
+        unsafe { state.senders.push(&node) };
+        drop(state);
+
+        let outcome = parker.park(WaitReason::ChanSend, wait);
+        let kind = match outcome {
+            Outcome::Case(_) => None,
+            Outcome::TimedOut => Some(SendErrorKind::TimedOut),
+            Outcome::Cancelled => Some(SendErrorKind::Cancelled),
+            Outcome::Interrupted => Some(SendErrorKind::Interrupted),
+        };
+        if kind.is_some() {
+            self.state.lock().senders.remove(&node);
+        }
+        // SAFETY: the wait is over and the node is in no queue.
+        let left = unsafe { node.take() };
+        match (kind, left) {
+            (Some(kind), value) => Err(SendError { kind, value }),
+            // Served by `close`, which leaves the value where it is.
+            (None, Some(value)) => Err(SendError { kind: SendErrorKind::Closed, value: Some(value) }),
+            (None, None) if parker.raised() => {
+                Err(SendError { kind: SendErrorKind::Interrupted, value: None })
+            }
+            (None, None) => Ok(()),
+        }
+    }
+
+    /// Receives a value.
+    ///
+    /// # Blocking
+    /// Until there is one or the channel is closed, at most as `wait` says.
+    ///
+    /// # Errors
+    /// [`RecvError`] with the reason; nothing was received then.
+    #[inline]
+    pub fn recv(&self, wait: Wait) -> Result<T, RecvError> {
+        let mut parker = Parker::new();
+        if parker.waiter().take_cancel() {
+            return Err(RecvError::Cancelled);
+        }
+        let mut state = self.state.lock();
+        match state.recv() {
+            Received::Value(value, wake) => {
+                drop(state);
+                if let Some(wake) = wake {
+                    wake.wake();
+                }
+                return Ok(value);
+            }
+            Received::Closed => return Err(RecvError::Closed),
+            Received::WouldBlock => {}
+        }
+        if wait == Wait::No {
+            return Err(RecvError::TimedOut);
+        }
+        if !parker.waiter().begin() {
+            return Err(RecvError::Cancelled);
+        }
+        let node = Node::new(parker.waiter(), 0, None);
+        // SAFETY: as in `send`.
+        unsafe { state.receivers.push(&node) };
+        drop(state);
+
+        let outcome = parker.park(WaitReason::ChanReceive, wait);
+        let error = match outcome {
+            Outcome::Case(_) => None,
+            Outcome::TimedOut => Some(RecvError::TimedOut),
+            Outcome::Cancelled => Some(RecvError::Cancelled),
+            Outcome::Interrupted => Some(RecvError::Interrupted),
+        };
+        if let Some(error) = error {
+            self.state.lock().receivers.remove(&node);
+            return Err(error);
+        }
+        // SAFETY: the wait is over and the node is in no queue.
+        let value = unsafe { node.take() };
+        match value {
+            Some(value) if parker.raised() => {
+                self.put_back(value);
+                Err(RecvError::Interrupted)
+            }
+            Some(value) => Ok(value),
+            None if parker.raised() => Err(RecvError::Interrupted),
+            // Served by `close`, which brings nothing.
+            None => Err(RecvError::Closed),
+        }
+    }
+
+    /// Sends only if that needs no waiting.
+    ///
+    /// # Errors
+    /// [`TrySendError`] with the value.
+    pub fn try_send(&self, value: T) -> Result<(), TrySendError<T>> {
+        let sent = self.state.lock().send(value);
+        match sent {
+            Sent::Handed(wake) => wake.wake(),
+            Sent::Stored => {}
+            Sent::Closed(value) => return Err(TrySendError::Closed(value)),
+            Sent::WouldBlock(value) => return Err(TrySendError::Full(value)),
+        }
+        Ok(())
+    }
+
+    /// Receives only if that needs no waiting.
+    ///
+    /// # Errors
+    /// [`TryRecvError`] with the reason.
+    pub fn try_recv(&self) -> Result<T, TryRecvError> {
+        let received = self.state.lock().recv();
+        match received {
+            Received::Value(value, wake) => {
+                if let Some(wake) = wake {
+                    wake.wake();
+                }
+                Ok(value)
+            }
+            Received::Closed => Err(TryRecvError::Closed),
+            Received::WouldBlock => Err(TryRecvError::Empty),
+        }
+    }
+
+    /// Puts a received value back to the front, for a receiver that turns out unable to keep it.
+    pub fn put_back(&self, value: T) {
+        let wake = self.state.lock().put_back(value);
+        if let Some(wake) = wake {
+            wake.wake();
+        }
+    }
+
+    /// Closes the channel and wakes everybody who waits on it. What is buffered stays receivable.
+    ///
+    /// # Errors
+    /// [`CloseError`] if it was closed before.
+    pub fn close(&self) -> Result<(), CloseError> {
+        let wakes = self.state.lock().close();
+        wakes.ok_or(CloseError)?.wake_all();
+        Ok(())
+    }
+
+    /// Empties the buffer and drops what was in it, here and now.
+    pub fn drain(&self) {
+        let values = self.state.lock().drain();
+        drop(values);
+    }
+
+    /// Whether it was closed.
+    pub fn is_closed(&self) -> bool {
+        self.state.lock().is_closed()
+    }
+
+    /// How many values are buffered; waiting senders do not count.
+    pub fn len(&self) -> usize {
+        self.state.lock().len()
+    }
+
+    /// Whether nothing is buffered.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// How many values it can buffer.
+    pub fn capacity(&self) -> usize {
+        self.state.lock().capacity()
+    }
+
+    /// Shows every buffered value to `visit`, if the lock is free: for a garbage collector that has
+    /// stopped everybody else. `visit` must not touch the channel.
+    ///
+    /// # Errors
+    /// Whatever `visit` returns.
+    pub fn visit<E>(&self, mut visit: impl FnMut(&T) -> Result<(), E>) -> Result<(), E> {
+        match self.state.try_lock() {
+            Some(state) => state.buffered().try_for_each(&mut visit),
+            None => Ok(()),
+        }
+    }
+}
+
+impl<T> std::fmt::Debug for Chan<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Chan").finish_non_exhaustive()
+    }
+}

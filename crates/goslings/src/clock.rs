@@ -1,0 +1,50 @@
+//! The monotonic clock, in whole nanoseconds: the one `time.monotonic()` reads.
+
+use std::time::Duration;
+
+/// A moment on the monotonic clock, in nanoseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Deadline(pub u64);
+
+/// How long a call may wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// Until it is done.
+    Forever,
+    /// Until then.
+    Until(Deadline),
+    /// Not at all: try once.
+    No,
+}
+
+impl Wait {
+    /// Waits at most `time` from now; zero tries once. Times beyond 500 years wait for ever.
+    #[must_use]
+    pub fn at_most(time: Duration) -> Wait {
+        if time.is_zero() { Wait::No } else { Deadline::after(time).map_or(Wait::Forever, Wait::Until) }
+    }
+}
+
+impl Deadline {
+    /// `time` from now; None where the clock cannot count that far.
+    #[must_use]
+    pub fn after(time: Duration) -> Option<Deadline> {
+        let nanoseconds = u64::try_from(time.as_nanos()).ok()?;
+        now().0.checked_add(nanoseconds).map(Deadline)
+    }
+
+    /// What is left until then.
+    #[must_use]
+    pub fn left(self) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(now().0))
+    }
+}
+
+/// The time now.
+#[must_use]
+pub fn now() -> Deadline {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `time` is a valid place to write to; CLOCK_MONOTONIC exists on every system we build for.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
+    Deadline(time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64)
+}

@@ -1,0 +1,110 @@
+//! Sleeping on a word: Linux's futex, which a signal interrupts (that is what makes Ctrl-C work in a
+//! blocked `recv`), and a portable stand-in for other systems and for loom.
+//!
+//! **Invariant**: [`wake`] takes an address and never reads it, so a waker may call it after the word's
+//! owner has gone on and its stack frame is dead; at worst someone else wakes once too often, and every
+//! sleeper here re-reads its word in a loop.
+
+use crate::clock::Deadline;
+use crate::sync::AtomicU32;
+
+/// Why a sleep ended. All three may be spurious: look at the word again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Woken {
+    ByWakerOrNot,
+    BySignal,
+    ByTime,
+}
+
+#[cfg(all(target_os = "linux", not(loom)))]
+mod system {
+    use super::{AtomicU32, Deadline, Woken};
+
+    /// Sleeps while `*word == expected`, until `deadline` on the monotonic clock.
+    pub(crate) fn wait(word: &AtomicU32, expected: u32, deadline: Option<Deadline>) -> Woken {
+        let time = deadline.map(|at| libc::timespec {
+            tv_sec: libc::time_t::try_from(at.0 / 1_000_000_000).unwrap_or(libc::time_t::MAX),
+            tv_nsec: (at.0 % 1_000_000_000) as libc::c_long,
+        });
+        let time_ptr = time.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
+        // SAFETY: `word` is a live reference and `time_ptr` is null or points to `time`, which outlives
+        // the call; FUTEX_WAIT_BITSET takes an absolute CLOCK_MONOTONIC time and any non-zero mask.
+        let answer = unsafe {
+            libc::syscall(
+                libc::SYS_futex,
+                word.as_ptr(),
+                libc::FUTEX_WAIT_BITSET | libc::FUTEX_PRIVATE_FLAG,
+                expected,
+                time_ptr,
+                std::ptr::null::<u32>(),
+                u32::MAX,
+            )
+        };
+        if answer == 0 {
+            return Woken::ByWakerOrNot;
+        }
+        match std::io::Error::last_os_error().raw_os_error() {
+            Some(libc::EINTR) => Woken::BySignal,
+            Some(libc::ETIMEDOUT) => Woken::ByTime,
+            _ => Woken::ByWakerOrNot,
+        }
+    }
+
+    /// Wakes one thread that sleeps on the word at `address`, which need not exist any more.
+    pub(crate) fn wake(address: *const AtomicU32) {
+        // SAFETY: FUTEX_WAKE only uses the address as a key; the kernel reads nothing there.
+        unsafe {
+            libc::syscall(libc::SYS_futex, address, libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG, 1);
+        }
+    }
+}
+
+#[cfg(loom)]
+mod system {
+    use super::{AtomicU32, Deadline, Woken};
+
+    /// Under loom a sleep is a yield: the model explores every moment at which it could end.
+    pub(crate) fn wait(word: &AtomicU32, expected: u32, _deadline: Option<Deadline>) -> Woken {
+        // Ordering: Acquire, as every sleeper's own re-read; only the model runs this.
+        if word.load(crate::sync::Ordering::Acquire) == expected {
+            loom::thread::yield_now();
+        }
+        Woken::ByWakerOrNot
+    }
+
+    pub(crate) fn wake(_address: *const AtomicU32) {}
+}
+
+#[cfg(all(not(target_os = "linux"), not(loom)))]
+mod system {
+    use super::{AtomicU32, Deadline, Woken};
+    use std::sync::Condvar;
+    use std::time::Duration;
+
+    /// One queue for all words: slow and right. Sleeps are cut into slices so that a signal is noticed.
+    #[expect(clippy::disallowed_types, reason = "a leaf lock: nothing is taken or called under it")]
+    static SLEEPERS: (std::sync::Mutex<()>, Condvar) = (std::sync::Mutex::new(()), Condvar::new());
+    const SLICE: Duration = Duration::from_millis(20);
+
+    pub(crate) fn wait(word: &AtomicU32, expected: u32, deadline: Option<Deadline>) -> Woken {
+        let left = deadline.map_or(SLICE, |at| at.left().min(SLICE));
+        if left.is_zero() {
+            return Woken::ByTime;
+        }
+        let guard = SLEEPERS.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        // Ordering: Acquire pairs with the Release store of the waker; the queue's lock orders the
+        // check against the notify, so that no wake falls between them.
+        if word.load(crate::sync::Ordering::Acquire) == expected {
+            drop(SLEEPERS.1.wait_timeout(guard, left));
+            return Woken::BySignal;
+        }
+        Woken::ByWakerOrNot
+    }
+
+    pub(crate) fn wake(_address: *const AtomicU32) {
+        drop(SLEEPERS.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+        SLEEPERS.1.notify_all();
+    }
+}
+
+pub(crate) use system::{wait, wake};

@@ -1,0 +1,104 @@
+//! The host: what the runtime needs to know of the interpreter it lives in, and no more.
+//!
+//! A host keeps state per OS thread ("attached": may run the interpreter) and per goroutine (what must be
+//! put aside when another goroutine runs on the same thread). The runtime calls it at the moments below,
+//! and never while holding a lock.
+
+use std::mem::MaybeUninit;
+use std::sync::OnceLock;
+
+/// Room for what a host puts aside of one goroutine; lives on the goroutine's own stack.
+#[repr(C, align(16))]
+pub struct Area(pub [MaybeUninit<u8>; AREA_SIZE]);
+
+/// Size of an [`Area`], in bytes.
+pub const AREA_SIZE: usize = 384;
+
+/// The memory of a goroutine, as its host may want to know it.
+#[derive(Clone, Copy, Debug)]
+pub struct StackBounds {
+    /// Lowest usable address (the guard page ends here).
+    pub low: usize,
+    /// Where the stack begins; it grows down from here.
+    pub base: usize,
+    /// End of the part above `base`, which is the host's own to use.
+    pub end: usize,
+}
+
+/// The interpreter, as the runtime sees it.
+pub trait Host: Sync {
+    /// This thread is about to sleep: let go of the interpreter. Returns what `attach` needs.
+    fn detach(&self) -> usize;
+    /// This thread has slept: take hold of the interpreter again.
+    fn attach(&self, state: usize);
+    /// A signal interrupted this (detached) thread's sleep. Runs what handlers there are and returns
+    /// whether one raised; the thread is detached again on return.
+    fn signalled(&self, state: usize) -> bool;
+    /// A new worker thread has started: attach it, for good.
+    fn worker_start(&self);
+    /// A goroutine is about to run for the first time on this thread.
+    ///
+    /// # Safety
+    /// `area` stays in place until `leave`, and `stack` is the stack that this call runs on.
+    unsafe fn enter(&self, area: *mut Area, stack: StackBounds);
+    /// The goroutine of `area` has ended; the thread is back in its base state.
+    ///
+    /// # Safety
+    /// `area` was given to `enter` on this thread, and its goroutine is the running one.
+    unsafe fn leave(&self, area: *mut Area);
+    /// The running goroutine is about to be put aside; the thread is back in its base state.
+    ///
+    /// # Safety
+    /// As `leave`.
+    unsafe fn save(&self, area: *mut Area);
+    /// The goroutine of `area` goes on.
+    ///
+    /// # Safety
+    /// `area` was filled by `save` on this thread, and no goroutine is running here.
+    unsafe fn restore(&self, area: *mut Area);
+    /// The goroutine that forked has come to its end in the forked child: end the process as a thread that
+    /// was the last one would.
+    fn forked_goroutine_ended(&self) -> !;
+    /// A goroutine's body panicked: our bug. Reports it; the goroutine ends.
+    fn panicked(&self, message: &str);
+}
+
+/// A host for programs without an interpreter: Rust tests, benches.
+#[derive(Debug)]
+pub struct PlainHost;
+
+impl Host for PlainHost {
+    fn detach(&self) -> usize {
+        0
+    }
+    fn attach(&self, _state: usize) {}
+    fn signalled(&self, _state: usize) -> bool {
+        false
+    }
+    fn worker_start(&self) {}
+    unsafe fn enter(&self, _area: *mut Area, _stack: StackBounds) {}
+    unsafe fn leave(&self, _area: *mut Area) {}
+    unsafe fn save(&self, _area: *mut Area) {}
+    unsafe fn restore(&self, _area: *mut Area) {}
+    fn forked_goroutine_ended(&self) -> ! {
+        std::process::exit(0)
+    }
+    fn panicked(&self, message: &str) {
+        eprintln!("goslings: a goroutine panicked: {message}");
+    }
+}
+
+static HOST: OnceLock<&'static dyn Host> = OnceLock::new();
+
+/// Names the host, once per process, before the first goroutine starts. Returns false if one was named.
+pub fn set_host(host: &'static dyn Host) -> bool {
+    HOST.set(host).is_ok()
+}
+
+#[inline]
+pub(crate) fn host() -> &'static dyn Host {
+    match HOST.get() {
+        Some(host) => *host,
+        None => &PlainHost,
+    }
+}

@@ -1,0 +1,43 @@
+//! Goroutines, channels and select: the runtime of goslings. It knows no Python; whatever it needs of the
+//! interpreter it lives in goes through [`Host`].
+//!
+//! Where is what: `chan/` channels, `select.rs`, `timer.rs`, one file per synchronisation object; `waiter.rs`
+//! and `waitq.rs`, what all of them wait with; `task/` goroutines and stacks; `sched/` who runs when.
+
+// The audit list: every module that needs unsafe code, and why. The others cannot contain any.
+#[expect(unsafe_code, reason = "nodes in the frame of the waiting call")]
+pub mod chan;
+#[expect(unsafe_code, reason = "the clock is a system call")]
+mod clock;
+#[expect(unsafe_code, reason = "system calls on a word")]
+mod futex;
+#[expect(unsafe_code, reason = "a host keeps promises that the compiler cannot see")]
+mod host;
+mod lock;
+mod random;
+#[expect(unsafe_code, reason = "runtimes and tasks behind raw pointers")]
+mod sched;
+#[expect(unsafe_code, reason = "nodes in the frame of the waiting call")]
+mod select;
+mod sync;
+#[expect(unsafe_code, reason = "stacks, and switching between them")]
+mod task;
+#[expect(unsafe_code, reason = "timers in their owners' frames")]
+mod timer;
+#[expect(unsafe_code, reason = "waiters in their own frames")]
+mod waiter;
+#[expect(unsafe_code, reason = "nodes in their waiters' frames")]
+mod waitq;
+
+pub use chan::Chan;
+pub use clock::{Deadline, Wait, now};
+pub use host::{AREA_SIZE, Area, Host, PlainHost, StackBounds, set_host};
+pub use sched::{
+    PROCS_MAX, Stats, after_fork_child, after_fork_parent, before_fork, current, procs,
+    set_default_procs, set_procs, spawn, stats, stop, yield_now,
+};
+pub use select::{Case, SelectError, Selected, select};
+pub use task::stack::{guard_is_advice, slot_size};
+pub use task::{Job, JobVTable, Task};
+pub use timer::{Fired, Target, Timer};
+pub use waiter::WaitReason;

@@ -1,0 +1,36 @@
+//! A small random source for choices that must be fair, not secret: which ready case, whom to rob.
+
+use std::cell::Cell;
+
+thread_local! {
+    static STATE: Cell<u64> = const { Cell::new(0) };
+}
+
+/// A number below `bound`, uniform up to a bias of `bound` in 2^32.
+pub(crate) fn below(bound: usize) -> usize {
+    let bound = u64::try_from(bound).unwrap_or(u64::MAX).min(u64::from(u32::MAX));
+    ((next() >> 32) * bound >> 32) as usize
+}
+
+/// SplitMix64 (Steele, Lea, Flood 2014): one addition and a mix per number.
+fn next() -> u64 {
+    STATE.with(|state| {
+        let mut seed = state.get();
+        if seed == 0 {
+            seed = crate::clock::now().0 ^ (std::ptr::from_ref(state).addr() as u64).rotate_left(32);
+        }
+        seed = seed.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        state.set(seed);
+        let mut mixed = seed;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        mixed ^ (mixed >> 31)
+    })
+}
+
+/// Puts `items` in random order (Fisher and Yates).
+pub(crate) fn shuffle<T>(items: &mut [T]) {
+    for last in (1..items.len()).rev() {
+        items.swap(last, below(last + 1));
+    }
+}

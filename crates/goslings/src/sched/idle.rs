@@ -1,0 +1,138 @@
+//! Which workers sleep, and how work wakes one. The protocol is argued in README.md beside this file.
+
+use super::worker::Shared;
+use crate::futex;
+use crate::lock::{Mutex, Rank};
+use crate::sync::{AtomicU32, Ordering, fence};
+
+const AWAKE: u32 = 0;
+const ASLEEP: u32 = 1;
+const NOTIFIED: u32 = 2;
+
+/// The word a worker sleeps on.
+pub(crate) struct Bed {
+    word: AtomicU32,
+}
+
+impl Bed {
+    pub(crate) fn new() -> Bed {
+        Bed { word: AtomicU32::new(AWAKE) }
+    }
+
+    /// Step 1 of going to sleep: from now on wakers see it. Then look for work once more.
+    pub(crate) fn announce(&self) {
+        // Ordering: Relaxed store, then a SeqCst fence that pairs with the one in `wake` and
+        // `Idle::notify`: either the waker sees ASLEEP, or we see its work when we look again.
+        self.word.store(ASLEEP, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+    }
+
+    /// Sleeps until woken, unless that has happened since `announce`.
+    pub(crate) fn sleep(&self) {
+        // Ordering: Acquire. The work itself is published by its queue; this only ends the sleep.
+        while self.word.load(Ordering::Acquire) == ASLEEP {
+            futex::wait(&self.word, ASLEEP, None);
+        }
+    }
+
+    /// Up again, whatever the reason.
+    pub(crate) fn rise(&self) {
+        // Ordering: Relaxed. Only hints to wakers that no system call is needed.
+        self.word.store(AWAKE, Ordering::Relaxed);
+    }
+
+    /// Wakes the worker if it sleeps. Call after the work was queued.
+    pub(crate) fn wake(&self) {
+        // Ordering: SeqCst fence, pairs with the one in `announce`.
+        fence(Ordering::SeqCst);
+        // Ordering: Relaxed. Ordered after the push by the fence.
+        if self.word.load(Ordering::Relaxed) != ASLEEP {
+            return;
+        }
+        // Ordering: Release, so that the sleeper's Acquire sees everything before.
+        if self.word.swap(NOTIFIED, Ordering::Release) == ASLEEP {
+            futex::wake(&raw const self.word);
+        }
+    }
+}
+
+/// Who sleeps, who is looking for work.
+pub(crate) struct Idle {
+    sleeping: AtomicU32,
+    searching: AtomicU32,
+    list: Mutex<Vec<&'static Shared>>,
+}
+
+impl Idle {
+    pub(crate) fn new() -> Idle {
+        Idle {
+            sleeping: AtomicU32::new(0),
+            searching: AtomicU32::new(0),
+            list: Mutex::new(Rank::Sched, Vec::new()),
+        }
+    }
+
+    /// There is new work that anybody may take. Wakes one worker, unless somebody is looking already.
+    /// False: nobody sleeps and nobody looks (more workers may be started).
+    pub(crate) fn notify(&self) -> bool {
+        // Ordering: SeqCst fence, pairs with the one in `Bed::announce`.
+        fence(Ordering::SeqCst);
+        // Ordering: Relaxed. Ordered after the push by the fence. A worker that stops searching
+        // announces and looks again, so trusting it is safe.
+        if self.searching.load(Ordering::Relaxed) != 0 {
+            return true;
+        }
+        // Ordering: Relaxed. As above.
+        if self.sleeping.load(Ordering::Relaxed) == 0 {
+            return false;
+        }
+        let sleeper = {
+            let mut list = self.list.lock();
+            let sleeper = list.pop();
+            if sleeper.is_some() {
+                // Ordering: Relaxed. Both counts change under the list's lock when someone is woken.
+                self.sleeping.fetch_sub(1, Ordering::Relaxed);
+                // Ordering: Relaxed. As above.
+                self.searching.fetch_add(1, Ordering::Relaxed);
+            }
+            sleeper
+        };
+        match sleeper {
+            Some(shared) => {
+                shared.bed.wake();
+                true
+            }
+            None => false,
+        }
+    }
+
+    pub(crate) fn start_searching(&self) {
+        // Ordering: Relaxed. A hint that saves wakes; see `notify`.
+        self.searching.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Returns true if this was the last one looking.
+    pub(crate) fn stop_searching(&self) -> bool {
+        // Ordering: Relaxed. What follows (`announce`, or `notify`) brings its own fence.
+        self.searching.fetch_sub(1, Ordering::Relaxed) == 1
+    }
+
+    /// Enters the list of sleepers.
+    pub(crate) fn enter(&self, shared: &'static Shared) {
+        self.list.lock().push(shared);
+        // Ordering: Relaxed. Published by the fence in `announce`, which follows.
+        self.sleeping.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Leaves the list. False: somebody took us out, and counted us as searching.
+    pub(crate) fn leave(&self, shared: &'static Shared) -> bool {
+        let mut list = self.list.lock();
+        let place = list.iter().position(|&other| std::ptr::eq(other, shared));
+        if let Some(place) = place {
+            list.remove(place);
+            // Ordering: Relaxed. Changed under the lock.
+            self.sleeping.fetch_sub(1, Ordering::Relaxed);
+        }
+        place.is_some()
+    }
+}

@@ -1,0 +1,361 @@
+//! The scheduler: starts goroutines, wakes them, and keeps the workers that run them.
+//!
+//! One runtime per process, made at first use, never freed. After `fork` the child makes a new one; the
+//! generation number tells waiters of the old one (ghosts) from those of the new.
+
+mod idle;
+mod runq;
+mod worker;
+
+pub(crate) use worker::Shared;
+
+use crate::clock::Deadline;
+use crate::lock::{Mutex, Rank};
+use crate::task::{Fiber, Job, Switch, Task};
+use crate::timer::{Entry, Timers};
+use crate::waiter::WaitReason;
+use crossbeam_deque::Injector;
+use idle::Idle;
+use std::pin::pin;
+use std::ptr::{self, NonNull};
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use worker::{Fresh, Worker};
+
+/// As many workers as can ever be.
+pub const PROCS_MAX: usize = 256;
+
+pub(crate) struct Runtime {
+    injector: Injector<Fresh>,
+    idle: Idle,
+    pub(crate) timers: Timers,
+    /// How many workers take goroutines that have not started.
+    procs: AtomicUsize,
+    /// How many exist; the first so many places of `workers` are set.
+    count: AtomicUsize,
+    workers: Box<[OnceLock<&'static Shared>]>,
+    /// Held while a worker is added.
+    growing: Mutex<()>,
+    stopping: AtomicBool,
+    /// Goroutines started from threads that are no workers.
+    injected: AtomicU64,
+}
+
+static RUNTIME: AtomicPtr<Runtime> = AtomicPtr::new(ptr::null_mut());
+static GENERATION: AtomicU32 = AtomicU32::new(0);
+/// What `set_procs` asked for before there was a runtime; 0: nothing.
+static PROCS_ASKED: AtomicUsize = AtomicUsize::new(0);
+
+/// Counts the forks that this process descends from.
+#[inline]
+pub(crate) fn generation() -> u32 {
+    // Ordering: Relaxed. Changes only in a forked child, while it has one thread.
+    GENERATION.load(Ordering::Relaxed)
+}
+
+fn runtime() -> &'static Runtime {
+    // Ordering: Acquire pairs with the Release exchange below: the runtime is fully built.
+    let found = RUNTIME.load(Ordering::Acquire);
+    // SAFETY: never freed once stored.
+    if let Some(runtime) = unsafe { found.as_ref() } {
+        return runtime;
+    }
+    let made = Box::into_raw(Box::new(Runtime::new()));
+    // Ordering: AcqRel: publishes ours, or sees the other's.
+    match RUNTIME.compare_exchange(ptr::null_mut(), made, Ordering::AcqRel, Ordering::Acquire) {
+        // SAFETY: just made, and never freed.
+        Ok(_) => unsafe { &*made },
+        Err(first) => {
+            // SAFETY: ours was never shown to anybody.
+            drop(unsafe { Box::from_raw(made) });
+            // SAFETY: never freed once stored.
+            unsafe { &*first }
+        }
+    }
+}
+
+/// The timers of the runtime.
+pub(crate) fn timers() -> &'static Timers {
+    &runtime().timers
+}
+
+/// Starts a goroutine that runs `job`.
+pub fn spawn(job: Job) -> Arc<Task> {
+    let task = Task::new(job);
+    let queued = Arc::clone(&task);
+    match worker::current() {
+        Some(worker) => worker.push_fresh(queued),
+        None => {
+            let runtime = runtime();
+            // Ordering: Relaxed. A number for people to read.
+            runtime.injected.fetch_add(1, Ordering::Relaxed);
+            runtime.injector.push(Fresh(Arc::into_raw(queued)));
+            runtime.work_for_anybody();
+        }
+    }
+    task
+}
+
+/// The goroutine that this code runs in.
+#[inline]
+pub(crate) fn current_task() -> Option<&'static Task> {
+    let worker = worker::current()?;
+    // SAFETY: the running task is kept alive by its worker's reference while this code runs in it; the
+    // reference is used no longer than that.
+    unsafe { worker.current_task().as_ref() }
+}
+
+/// The goroutine that this code runs in, to keep. None on a plain thread.
+#[must_use]
+pub fn current() -> Option<Arc<Task>> {
+    let task = ptr::from_ref(current_task()?);
+    // SAFETY: the pointer came from `Arc::into_raw`, and the worker's reference keeps it alive.
+    unsafe { Arc::increment_strong_count(task) };
+    // SAFETY: the count was just taken for this Arc.
+    Some(unsafe { Arc::from_raw(task) })
+}
+
+/// Puts the running goroutine aside until it is woken.
+pub(crate) fn park(task: &Task, reason: WaitReason, deadline: Option<Deadline>) {
+    task.set_reason(reason);
+    match deadline {
+        None => switch_out(task, Switch::Parked),
+        Some(at) => {
+            let entry = pin!(Entry::waking(at, task.waiter()));
+            let timers = timers();
+            // SAFETY: the entry stays in this frame, and `remove` below takes it out before it ends.
+            unsafe { timers.insert(&entry) };
+            switch_out(task, Switch::Parked);
+            timers.remove(&entry);
+        }
+    }
+    task.set_reason(WaitReason::None);
+}
+
+/// Lets the other goroutines of this worker run first. On a plain thread: lets other threads run.
+pub fn yield_now() {
+    match current_task() {
+        Some(task) => switch_out(task, Switch::Yielded),
+        None => {
+            let state = crate::host::host().detach();
+            std::thread::yield_now();
+            crate::host::host().attach(state);
+        }
+    }
+}
+
+#[inline]
+fn switch_out(task: &Task, why: Switch) {
+    crate::lock::assert_none_held();
+    // SAFETY: `task` is the running one, so this code runs on its fiber.
+    unsafe { Fiber::switch_out(task.fiber(), why) };
+}
+
+/// A parked goroutine may go on.
+///
+/// # Safety
+/// The caller won the task's wait (waiter.rs) and calls this once.
+#[inline]
+pub(crate) unsafe fn ready(task: NonNull<Task>) {
+    // SAFETY: a waiting task is alive until it is woken.
+    let home = unsafe { task.as_ref() }.home();
+    match worker::current() {
+        Some(worker) if ptr::eq(worker.shared, home) => worker.make_next(task.as_ptr()),
+        _ => {
+            // SAFETY: a task that waits has started, so it has a home, and homes are never freed.
+            let home = unsafe { &*home };
+            // SAFETY: the winner of the wait hands over the reference that parked with the task.
+            unsafe { home.inbox.push(task.as_ptr()) };
+            home.bed.wake();
+        }
+    }
+}
+
+/// How many workers take goroutines: see [`set_procs`].
+pub fn procs() -> usize {
+    runtime().procs()
+}
+
+/// Sets how many workers take goroutines that have not started, 1 to [`PROCS_MAX`]; returns the number
+/// before. Workers above a lowered number go on with the goroutines that started there.
+pub fn set_procs(procs: usize) -> usize {
+    let procs = procs.clamp(1, PROCS_MAX);
+    let runtime = runtime();
+    // Ordering: Relaxed. A number read by workers when they look for work.
+    let before = runtime.procs.swap(procs, Ordering::Relaxed);
+    runtime.work_for_anybody();
+    before
+}
+
+/// Sets the number of workers of a runtime that is still to be made.
+pub fn set_default_procs(procs: usize) {
+    // Ordering: Relaxed. Set at start, by the host.
+    PROCS_ASKED.store(procs.clamp(1, PROCS_MAX), Ordering::Relaxed);
+}
+
+/// Numbers about the runtime, each counted since it was made.
+#[derive(Clone, Copy, Debug, Default)]
+#[expect(missing_docs, reason = "the names say it")]
+pub struct Stats {
+    pub procs: usize,
+    pub workers: usize,
+    pub goroutines: u64,
+    pub spawned: u64,
+    pub started: u64,
+    pub finished: u64,
+    pub switches: u64,
+    pub stolen: u64,
+    pub sleeps: u64,
+    pub timers: usize,
+    pub stacks: usize,
+}
+
+/// Reads the counters; they are not of one instant.
+#[must_use]
+pub fn stats() -> Stats {
+    // Ordering: Acquire, as in `runtime`.
+    let found = RUNTIME.load(Ordering::Acquire);
+    // SAFETY: never freed once stored.
+    let Some(runtime) = (unsafe { found.as_ref() }) else { return Stats::default() };
+    let mut stats = Stats {
+        procs: runtime.procs(),
+        workers: runtime.worker_count(),
+        // Ordering: Relaxed. A number for people to read.
+        spawned: runtime.injected.load(Ordering::Relaxed),
+        timers: runtime.timers.len(),
+        stacks: crate::task::stack::mapped(),
+        ..Stats::default()
+    };
+    // Finished first: so that a goroutine that ends meanwhile is counted as alive, never as minus one.
+    for index in 0..stats.workers {
+        stats.finished += runtime.worker(index).map_or(0, |shared| shared.counts.finished.get());
+    }
+    for shared in (0..stats.workers).filter_map(|index| runtime.worker(index)) {
+        stats.spawned += shared.counts.spawned.get();
+        stats.started += shared.counts.started.get();
+        stats.switches += shared.counts.switches.get();
+        stats.stolen += shared.counts.stolen.get();
+        stats.sleeps += shared.counts.sleeps.get();
+    }
+    stats.goroutines = stats.spawned.saturating_sub(stats.finished);
+    stats
+}
+
+/// The program is ending: workers stop at their next look for work and never attach again.
+pub fn stop() {
+    // Ordering: Acquire, as in `runtime`.
+    let found = RUNTIME.load(Ordering::Acquire);
+    // SAFETY: never freed once stored.
+    let Some(runtime) = (unsafe { found.as_ref() }) else { return };
+    // Ordering: Relaxed. Sleepers stay asleep; the others read it before each goroutine.
+    runtime.stopping.store(true, Ordering::Relaxed);
+}
+
+/// To be called before `fork`, attached: waits until no unattached thread is inside the runtime.
+/// [`after_fork_parent`] or [`after_fork_child`] must follow.
+pub fn before_fork() {
+    runtime().timers.close_gate();
+}
+
+/// Undoes [`before_fork`].
+pub fn after_fork_parent() {
+    runtime().timers.open_gate();
+}
+
+/// To be called in a forked child, which has one thread: forgets the runtime, its workers and waiters.
+pub fn after_fork_child() {
+    worker::forget_current();
+    // Ordering: Relaxed. There is only this thread.
+    GENERATION.fetch_add(1, Ordering::Relaxed);
+    // Ordering: Relaxed. There is only this thread; the old runtime is leaked on purpose.
+    RUNTIME.store(ptr::null_mut(), Ordering::Relaxed);
+}
+
+impl Runtime {
+    fn new() -> Runtime {
+        // Ordering: Relaxed. Set at start, by the host.
+        let asked = PROCS_ASKED.load(Ordering::Relaxed);
+        let procs = if asked == 0 {
+            std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+        } else {
+            asked
+        };
+        Runtime {
+            injector: Injector::new(),
+            idle: Idle::new(),
+            timers: Timers::new(),
+            procs: AtomicUsize::new(procs.min(PROCS_MAX)),
+            count: AtomicUsize::new(0),
+            workers: (0..PROCS_MAX).map(|_| OnceLock::new()).collect(),
+            growing: Mutex::new(Rank::Sched, ()),
+            stopping: AtomicBool::new(false),
+            injected: AtomicU64::new(0),
+        }
+    }
+
+    #[inline]
+    fn procs(&self) -> usize {
+        // Ordering: Relaxed. See `set_procs`.
+        self.procs.load(Ordering::Relaxed)
+    }
+
+    #[inline]
+    fn worker_count(&self) -> usize {
+        // Ordering: Acquire pairs with the Release store in `grow`: the places below are set.
+        self.count.load(Ordering::Acquire)
+    }
+
+    fn worker(&self, index: usize) -> Option<&'static Shared> {
+        self.workers.get(index)?.get().copied()
+    }
+
+    #[inline]
+    fn is_stopping(&self) -> bool {
+        // Ordering: Relaxed. See `stop`.
+        self.stopping.load(Ordering::Relaxed)
+    }
+
+    fn has_fresh(&self) -> bool {
+        !self.injector.is_empty()
+            || (0..self.worker_count())
+                .filter_map(|index| self.worker(index))
+                .any(|shared| !shared.stealer.is_empty())
+    }
+
+    /// A goroutine that anybody may start was queued: see that somebody looks for it.
+    #[inline]
+    fn work_for_anybody(&'static self) {
+        if !self.idle.notify() && self.worker_count() < self.procs() {
+            self.grow();
+        }
+    }
+
+    #[cold]
+    fn grow(&'static self) {
+        let worker = {
+            let _growing = self.growing.lock();
+            let index = self.worker_count();
+            if index >= self.procs() || self.is_stopping() {
+                return;
+            }
+            let worker: &'static Worker = Box::leak(Box::new(Worker::new(self, index)));
+            let _ = self.workers[index].set(worker.shared);
+            // Ordering: Release pairs with the Acquire load in `worker_count`.
+            self.count.store(index + 1, Ordering::Release);
+            worker
+        };
+        self.idle.start_searching();
+        let worker = ptr::from_ref(worker).addr();
+        let thread = std::thread::Builder::new().name("goslings".into()).spawn(move || {
+            let worker: *const Worker = ptr::with_exposed_provenance(worker);
+            // SAFETY: leaked above, and used by this thread only from here on.
+            unsafe { &*worker }.run()
+        });
+        if thread.is_err() {
+            // No thread to be had: those that exist must do. Without any, say so and end.
+            self.idle.stop_searching();
+            assert!(self.worker_count() > 1, "goslings: the system refuses to start a thread");
+        }
+    }
+}

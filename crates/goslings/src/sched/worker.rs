@@ -1,0 +1,384 @@
+//! A worker: one OS thread that runs goroutines, one at a time.
+//!
+//! **Invariants**
+//! * Everything in [`Worker`] is touched by its own thread only. What others may touch is in [`Shared`].
+//! * The thread is attached to the host while it looks for work and runs goroutines, and detached
+//!   whenever it spins or sleeps.
+
+use super::Runtime;
+use super::idle::Bed;
+use super::runq::Inbox;
+use crate::host::host;
+use crate::task::{Fiber, Switch, Task};
+use crossbeam_deque::{Steal, Stealer, Worker as Deque};
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::ptr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// How many hand-offs in a row may jump the queue before the others get their turn.
+const STREAK: u32 = 64;
+/// Every so many goroutines, those that have not started anywhere come first, so that nothing starves.
+const FAIRNESS: u32 = 61;
+/// Every so many goroutines the clock is read for timers.
+const TIMERS: u32 = 16;
+/// How many free fibers a worker keeps.
+const FREE_FIBERS: usize = 128;
+/// One in so many finished goroutines has its stack looked at, whether it grew.
+const TRIM: u32 = 32;
+/// How often a worker without work looks again before it sleeps: some microseconds.
+const SPINS: u32 = 60;
+
+/// A task in a deque: owns a reference.
+pub(crate) struct Fresh(pub(crate) *const Task);
+
+// SAFETY: a task may be used from any thread; the pointer owns a reference (Arc::into_raw).
+unsafe impl Send for Fresh {}
+
+/// The part of a worker that others see. Never freed.
+pub(crate) struct Shared {
+    pub(crate) inbox: Inbox,
+    pub(crate) bed: Bed,
+    pub(crate) stealer: Stealer<Fresh>,
+    pub(crate) counts: Counts,
+}
+
+/// Written by one thread, read by anybody.
+#[derive(Default)]
+pub(crate) struct Counts {
+    pub(crate) spawned: Count,
+    pub(crate) started: Count,
+    pub(crate) finished: Count,
+    pub(crate) switches: Count,
+    pub(crate) stolen: Count,
+    pub(crate) sleeps: Count,
+}
+
+/// A counter that only its owner advances.
+#[derive(Default)]
+pub(crate) struct Count(AtomicU64);
+
+impl Count {
+    #[inline]
+    pub(crate) fn add_one(&self) {
+        // Ordering: Relaxed. One writer; readers want a number, not an order.
+        self.0.store(self.0.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn get(&self) -> u64 {
+        // Ordering: Relaxed. As above.
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+thread_local! {
+    static WORKER: Cell<*const Worker> = const { Cell::new(ptr::null()) };
+}
+
+/// The worker whose thread this is.
+#[inline]
+pub(crate) fn current() -> Option<&'static Worker> {
+    let worker = WORKER.with(Cell::get);
+    // SAFETY: set by `Worker::run` to a worker that lives as long as its thread, and reset in a forked
+    // child; a reference handed out here is used on this thread only (Worker is not Sync).
+    unsafe { worker.as_ref() }
+}
+
+/// In a forked child: this thread runs no worker any more.
+pub(super) fn forget_current() {
+    WORKER.with(|worker| worker.set(ptr::null()));
+}
+
+pub(crate) struct Worker {
+    pub(crate) runtime: &'static Runtime,
+    pub(crate) shared: &'static Shared,
+    index: usize,
+    generation: u32,
+    /// The goroutine that was woken last by the one that runs: next in turn.
+    next: Cell<*mut Task>,
+    streak: Cell<u32>,
+    /// Started goroutines that are ready.
+    ready: RefCell<VecDeque<*mut Task>>,
+    /// Goroutines that have not started; others steal from it.
+    fresh: Deque<Fresh>,
+    free: RefCell<Vec<Box<Fiber>>>,
+    current: Cell<*const Task>,
+    tick: Cell<u32>,
+    to_trim: Cell<u32>,
+    searching: Cell<bool>,
+}
+
+impl Worker {
+    /// Makes the worker and what others see of it. To be run on its own thread.
+    pub(super) fn new(runtime: &'static Runtime, index: usize) -> Worker {
+        let fresh = Deque::new_fifo();
+        let shared = Box::leak(Box::new(Shared {
+            inbox: Inbox::new(),
+            bed: Bed::new(),
+            stealer: fresh.stealer(),
+            counts: Counts::default(),
+        }));
+        Worker {
+            runtime,
+            shared,
+            index,
+            generation: super::generation(),
+            next: Cell::new(ptr::null_mut()),
+            streak: Cell::new(0),
+            ready: RefCell::new(VecDeque::new()),
+            fresh,
+            free: RefCell::new(Vec::new()),
+            current: Cell::new(ptr::null()),
+            tick: Cell::new(0),
+            to_trim: Cell::new(TRIM),
+            searching: Cell::new(true),
+        }
+    }
+
+    /// The goroutine that runs on this worker now.
+    #[inline]
+    pub(crate) fn current_task(&self) -> *const Task {
+        self.current.get()
+    }
+
+    /// The thread's life. Counted as searching from the start.
+    pub(super) fn run(&'static self) -> ! {
+        WORKER.with(|worker| worker.set(self));
+        host().worker_start();
+        loop {
+            if self.runtime.is_stopping() {
+                self.stop();
+            }
+            match self.find() {
+                Some(task) => {
+                    self.found();
+                    self.execute(task);
+                }
+                None => self.rest(),
+            }
+        }
+    }
+
+    /// A goroutine that has not started, from this worker: to the back of the deque.
+    pub(crate) fn push_fresh(&self, task: Arc<Task>) {
+        self.shared.counts.spawned.add_one();
+        self.fresh.push(Fresh(Arc::into_raw(task)));
+        self.runtime.work_for_anybody();
+    }
+
+    /// A goroutine of this worker was woken by the one that runs: it is next.
+    #[inline]
+    pub(crate) fn make_next(&self, task: *mut Task) {
+        let displaced = self.next.replace(task);
+        if !displaced.is_null() {
+            self.ready.borrow_mut().push_back(displaced);
+        }
+    }
+
+    fn find(&self) -> Option<*mut Task> {
+        let tick = self.tick.get().wrapping_add(1);
+        self.tick.set(tick);
+        if tick.is_multiple_of(TIMERS) {
+            self.runtime.timers.run_due();
+        }
+        if tick.is_multiple_of(FAIRNESS) {
+            if let Some(task) = self.find_fresh() {
+                return Some(task);
+            }
+        }
+        let next = self.next.replace(ptr::null_mut());
+        if !next.is_null() {
+            if self.streak.get() < STREAK {
+                self.streak.set(self.streak.get() + 1);
+                return Some(next);
+            }
+            self.ready.borrow_mut().push_back(next);
+        }
+        self.streak.set(0);
+        let mut ready = self.ready.borrow_mut();
+        if !self.shared.inbox.is_empty() {
+            self.shared.inbox.take(&mut ready);
+        }
+        if let Some(task) = ready.pop_front() {
+            return Some(task);
+        }
+        drop(ready);
+        if let Some(task) = self.find_fresh() {
+            return Some(task);
+        }
+        self.runtime.timers.run_due();
+        let next = self.next.replace(ptr::null_mut());
+        if next.is_null() { self.ready.borrow_mut().pop_front() } else { Some(next) }
+    }
+
+    fn find_fresh(&self) -> Option<*mut Task> {
+        let fresh = self.fresh.pop().or_else(|| {
+            if self.index >= self.runtime.procs() {
+                return None;
+            }
+            self.from_injector().or_else(|| self.steal())
+        });
+        fresh.map(|task| task.0.cast_mut())
+    }
+
+    fn from_injector(&self) -> Option<Fresh> {
+        loop {
+            match self.runtime.injector.steal_batch_and_pop(&self.fresh) {
+                Steal::Success(task) => return Some(task),
+                Steal::Empty => return None,
+                Steal::Retry => std::hint::spin_loop(),
+            }
+        }
+    }
+
+    fn steal(&self) -> Option<Fresh> {
+        let workers = self.runtime.worker_count();
+        let start = crate::random::below(workers.max(1));
+        for offset in 0..workers {
+            let victim = self.runtime.worker((start + offset) % workers)?;
+            if ptr::eq(victim, self.shared) {
+                continue;
+            }
+            loop {
+                match victim.stealer.steal_batch_and_pop(&self.fresh) {
+                    Steal::Success(task) => {
+                        self.shared.counts.stolen.add_one();
+                        return Some(task);
+                    }
+                    Steal::Empty => break,
+                    Steal::Retry => std::hint::spin_loop(),
+                }
+            }
+        }
+        None
+    }
+
+    /// Found something to do. The last one to stop searching calls the next, so that parallelism grows
+    /// with the work.
+    #[inline]
+    fn found(&self) {
+        if self.searching.replace(false) && self.runtime.idle.stop_searching() {
+            self.runtime.work_for_anybody();
+        }
+    }
+
+    fn execute(&self, task: *mut Task) {
+        // SAFETY: the queue's reference to the task is ours until it parks, yields or ends.
+        let running = unsafe { &*task };
+        let mut fiber = running.fiber();
+        if fiber.is_null() {
+            fiber = match self.start(running) {
+                Some(fiber) => fiber,
+                None => {
+                    self.finish(task);
+                    return;
+                }
+            };
+        }
+        self.current.set(task);
+        // SAFETY: the fiber belongs to this task, and so to this thread; it is suspended.
+        let why = unsafe { (*fiber).resume(task) };
+        if self.generation != super::generation() {
+            // This is the child of a fork, and the goroutine that forked has come to its end.
+            host().forked_goroutine_ended();
+        }
+        self.current.set(ptr::null());
+        self.shared.counts.switches.add_one();
+        match why {
+            // Whoever wakes it has its reference now; it may even be back in our inbox.
+            Switch::Parked => {}
+            Switch::Yielded => self.ready.borrow_mut().push_back(task),
+            Switch::Done => {
+                running.set_fiber(ptr::null_mut());
+                // SAFETY: made by `Box::into_raw` in `start`, and free again.
+                self.recycle(unsafe { Box::from_raw(fiber) });
+                self.finish(task);
+            }
+        }
+    }
+
+    /// Gives a goroutine a fiber of its own. None: there was no memory for a stack.
+    #[inline]
+    fn start(&self, task: &Task) -> Option<*mut Fiber> {
+        self.shared.counts.started.add_one();
+        let free = self.free.borrow_mut().pop();
+        let fiber = match free.map_or_else(Fiber::new, Ok) {
+            Ok(fiber) => Box::into_raw(fiber),
+            Err(_) => {
+                // SAFETY: we hold the queue's reference.
+                if let Some(job) = unsafe { task.take_job() } {
+                    job.no_stack();
+                }
+                return None;
+            }
+        };
+        task.set_home(self.shared);
+        task.set_fiber(fiber);
+        Some(fiber)
+    }
+
+    fn finish(&self, task: *mut Task) {
+        self.shared.counts.finished.add_one();
+        // SAFETY: the queue's reference, which nobody else has.
+        drop(unsafe { Arc::from_raw(task.cast_const()) });
+    }
+
+    fn recycle(&self, fiber: Box<Fiber>) {
+        let left = self.to_trim.get() - 1;
+        self.to_trim.set(if left == 0 { TRIM } else { left });
+        if left == 0 {
+            fiber.trim();
+        }
+        let mut free = self.free.borrow_mut();
+        if free.len() < FREE_FIBERS {
+            free.push(fiber);
+        } else {
+            drop(free);
+            fiber.dismiss();
+        }
+    }
+
+    /// Nothing to do: look on for a moment, then sleep; both detached.
+    fn rest(&self) {
+        if !self.searching.replace(true) {
+            self.runtime.idle.start_searching();
+        }
+        let state = host().detach();
+        let found = (0..SPINS).any(|_| {
+            std::hint::spin_loop();
+            self.sees_work()
+        });
+        if !found {
+            self.searching.set(false);
+            self.runtime.idle.stop_searching();
+            self.runtime.idle.enter(self.shared);
+            self.shared.bed.announce();
+            if !self.sees_work() {
+                self.shared.counts.sleeps.add_one();
+                self.shared.bed.sleep();
+            }
+            self.shared.bed.rise();
+            if !self.runtime.idle.leave(self.shared) {
+                self.searching.set(true);
+            }
+        }
+        host().attach(state);
+    }
+
+    fn sees_work(&self) -> bool {
+        if !self.shared.inbox.is_empty() || self.runtime.is_stopping() {
+            return true;
+        }
+        self.index < self.runtime.procs() && self.runtime.has_fresh()
+    }
+
+    /// The program is ending: sleep for ever. What is parked stays parked.
+    fn stop(&self) -> ! {
+        host().detach();
+        loop {
+            self.shared.bed.announce();
+            self.shared.bed.sleep();
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! A goroutine: what to run, who waits in its name, and the stack it runs on once it has started.
+//!
+//! **Invariants**
+//! * A task that has started runs only on its home worker, for ever: frames of the host keep pointers to
+//!   their thread. Until then it is a job in a queue, and any worker may take it.
+//! * `home` and `fiber` are touched by the home worker only (and by who creates the task, before).
+//! * A task is in at most one queue at a time; the queue owns one reference to it.
+
+mod fiber;
+pub(crate) mod stack;
+
+pub(crate) use fiber::{Fiber, Switch};
+
+use crate::sched::Shared;
+use crate::waiter::{Kind, WaitReason, Waiter};
+use std::cell::{Cell, UnsafeCell};
+use std::ptr::{self, NonNull};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicPtr, AtomicU8, AtomicU64, Ordering};
+
+/// What a goroutine runs. Two words, so that a host can start one without a box.
+#[derive(Debug)]
+pub struct Job {
+    data: *mut (),
+    vtable: &'static JobVTable,
+}
+
+/// How to run, fail or drop the data of a [`Job`]; each consumes it.
+#[derive(Debug)]
+pub struct JobVTable {
+    /// Runs it, on the goroutine's own stack.
+    pub run: unsafe fn(*mut ()),
+    /// There was no memory for a stack: tells whoever waits for the result. On the worker's stack.
+    pub no_stack: unsafe fn(*mut ()),
+    /// The job will never run.
+    pub drop: unsafe fn(*mut ()),
+}
+
+// SAFETY: a Job is made from `Send` data only (`Job::new`), or its maker vouches for it (`from_raw`).
+unsafe impl Send for Job {}
+
+impl Job {
+    /// A job that runs `body`.
+    pub fn new<F: FnOnce() + Send + 'static>(body: F) -> Job {
+        unsafe fn run<F: FnOnce()>(data: *mut ()) {
+            // SAFETY: `data` came from the box below and is consumed once.
+            let body = unsafe { Box::from_raw(data.cast::<F>()) };
+            body();
+        }
+        unsafe fn discard<F>(data: *mut ()) {
+            // SAFETY: as in `run`.
+            drop(unsafe { Box::from_raw(data.cast::<F>()) });
+        }
+        struct Table<F>(std::marker::PhantomData<F>);
+        impl<F: FnOnce() + 'static> Table<F> {
+            const TABLE: &'static JobVTable =
+                &JobVTable { run: run::<F>, no_stack: discard::<F>, drop: discard::<F> };
+        }
+        Job { data: Box::into_raw(Box::new(body)).cast(), vtable: Table::<F>::TABLE }
+    }
+
+    /// A job of the host's own making.
+    ///
+    /// # Safety
+    /// `data` may be used from any thread, and each function of `vtable` may be called on it once, from
+    /// any attached thread.
+    #[must_use]
+    pub unsafe fn from_raw(data: *mut (), vtable: &'static JobVTable) -> Job {
+        Job { data, vtable }
+    }
+
+    pub(crate) fn run(self) {
+        let this = std::mem::ManuallyDrop::new(self);
+        // SAFETY: consumed here, once (ManuallyDrop keeps `drop` from doing it again).
+        unsafe { (this.vtable.run)(this.data) }
+    }
+
+    pub(crate) fn no_stack(self) {
+        let this = std::mem::ManuallyDrop::new(self);
+        // SAFETY: as in `run`.
+        unsafe { (this.vtable.no_stack)(this.data) }
+    }
+}
+
+impl Drop for Job {
+    fn drop(&mut self) {
+        // SAFETY: not consumed yet, or `self` would be in a ManuallyDrop.
+        unsafe { (self.vtable.drop)(self.data) }
+    }
+}
+
+/// A goroutine.
+#[repr(C)]
+pub struct Task {
+    /// First, so that a pointer to it is a pointer to the task.
+    waiter: Waiter,
+    id: u64,
+    /// Link of the inbox it is in; belongs to that inbox.
+    pub(crate) next: AtomicPtr<Task>,
+    /// The worker it has started on; null before. Written once, by that worker.
+    home: AtomicPtr<Shared>,
+    /// Its stack, while it is started and not finished. Home worker only.
+    fiber: Cell<*mut Fiber>,
+    /// Taken by whoever starts it. Belongs to whoever holds the queue's reference.
+    job: UnsafeCell<Option<Job>>,
+    reason: AtomicU8,
+    since: AtomicU64,
+}
+
+// SAFETY: `fiber` and `job` are touched by one owner at a time (see the fields); the rest is atomic.
+unsafe impl Sync for Task {}
+// SAFETY: as above; a Job is Send.
+unsafe impl Send for Task {}
+
+static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+
+impl Task {
+    pub(crate) fn new(job: Job) -> Arc<Task> {
+        // Ordering: Relaxed. Only uniqueness matters.
+        let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
+        Arc::new(Task {
+            waiter: Waiter::new(Kind::Task),
+            id,
+            next: AtomicPtr::new(ptr::null_mut()),
+            home: AtomicPtr::new(ptr::null_mut()),
+            fiber: Cell::new(ptr::null_mut()),
+            job: UnsafeCell::new(Some(job)),
+            reason: AtomicU8::new(0),
+            since: AtomicU64::new(0),
+        })
+    }
+
+    /// Its number: counted from 1, never used again in this process.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Asks the goroutine to stop: its current or next wait ends with `Cancelled`. A goroutine that has
+    /// not started still starts; its host decides.
+    pub fn cancel(self: &Arc<Self>) {
+        if self.waiter.request_cancel() {
+            // SAFETY: we won the waiter's word, so the wake is ours.
+            unsafe { crate::waiter::Wake::new(NonNull::from(&self.waiter)) }.wake();
+        }
+    }
+
+    /// Consumes a pending cancellation: for cancel points that do not wait.
+    pub fn take_cancel(&self) -> bool {
+        self.waiter.take_cancel()
+    }
+
+    /// Why it waits; the reason of its last wait while it runs.
+    pub fn reason(&self) -> WaitReason {
+        // Ordering: Relaxed. For people to read; may be a moment old.
+        let number = self.reason.load(Ordering::Relaxed);
+        WaitReason::from_number(number)
+    }
+
+    /// Whether it has begun to run.
+    pub fn has_started(&self) -> bool {
+        // Ordering: Relaxed. May be a moment old.
+        !self.home.load(Ordering::Relaxed).is_null()
+    }
+
+    #[inline]
+    pub(crate) fn waiter(&self) -> &Waiter {
+        &self.waiter
+    }
+
+    #[inline]
+    pub(crate) fn home(&self) -> *mut Shared {
+        // Ordering: Relaxed. Written before the task first ran; whoever wakes it holds a claim on a wait
+        // that began after that, and got it through a lock.
+        self.home.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_home(&self, home: &'static Shared) {
+        // Ordering: Relaxed. As in `home`.
+        self.home.store(ptr::from_ref(home).cast_mut(), Ordering::Relaxed);
+    }
+
+    #[inline]
+    pub(crate) fn fiber(&self) -> *mut Fiber {
+        self.fiber.get()
+    }
+
+    #[inline]
+    pub(crate) fn set_fiber(&self, fiber: *mut Fiber) {
+        self.fiber.set(fiber);
+    }
+
+    /// # Safety
+    /// The caller holds the reference that the task's queue held.
+    pub(crate) unsafe fn take_job(&self) -> Option<Job> {
+        // SAFETY: by the contract nobody else is here.
+        unsafe { (*self.job.get()).take() }
+    }
+
+    #[inline]
+    pub(crate) fn set_reason(&self, reason: WaitReason) {
+        // Ordering: Relaxed. As in `reason`.
+        self.reason.store(reason as u8, Ordering::Relaxed);
+    }
+}
+
+impl std::fmt::Debug for Task {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Task").field("id", &self.id).finish_non_exhaustive()
+    }
+}

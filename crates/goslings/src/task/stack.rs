@@ -1,0 +1,185 @@
+//! Stacks for goroutines: address space reserved in blocks, memory committed page by page as touched.
+//!
+//! ```text
+//!  one slot (default 1 MiB)
+//!  | guard | ... C stack, grows down <- base | host's part, grows up -> |
+//!                                       ^ in the middle of a page, so that a goroutine which
+//!                                         uses little of either touches one page in all
+//! ```
+//!
+//! The guard is made with `MADV_GUARD_INSTALL` where the kernel has it (Linux 6.13): it costs no mapping,
+//! so a million stacks stay far below `vm.max_map_count`. Elsewhere it is an `mprotect`ed page, two
+//! mappings a stack, and the number of goroutines alive at once ends near 32,000.
+
+use crate::host::StackBounds;
+use crate::lock::{Mutex, Rank};
+use corosensei::stack::{Stack, StackPointer};
+use std::num::NonZeroUsize;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Slots that are mapped together.
+const BLOCK: usize = 64;
+const PAGE: usize = 4096;
+/// The part above the base, for the host.
+const HOST_PART: usize = 64 * 1024;
+/// How much of the page that `base` lies in belongs to the C stack.
+const SPLIT: usize = 2816;
+/// `MADV_GUARD_INSTALL`, from Linux's uapi; libc does not name it yet.
+const MADV_GUARD_INSTALL: libc::c_int = 102;
+/// Stacks that used more than this give the rest back when they are recycled.
+const KEEP: usize = 32 * 1024;
+
+/// The size of a slot in bytes: `GOSLINGS_STACK_KB`, 64 KiB at least, 1 MiB by default.
+pub fn slot_size() -> usize {
+    static SIZE: OnceLock<usize> = OnceLock::new();
+    *SIZE.get_or_init(|| {
+        let asked = std::env::var("GOSLINGS_STACK_KB").ok().and_then(|text| text.parse::<usize>().ok());
+        let size = asked.unwrap_or(1024).clamp(192, 1024 * 1024) * 1024;
+        size.next_multiple_of(64 * 1024)
+    })
+}
+
+/// Which kind of guard this kernel gives: decided at the first stack.
+static GUARD_IS_ADVICE: OnceLock<bool> = OnceLock::new();
+
+/// Whether guards are installed by advice (cheap) rather than by mprotect; None before the first stack.
+pub fn guard_is_advice() -> Option<bool> {
+    GUARD_IS_ADVICE.get().copied()
+}
+
+/// No memory for another stack.
+#[derive(Clone, Copy, Debug)]
+pub struct OutOfStacks;
+
+/// One stack. Owned by one goroutine at a time, recycled through [`release`].
+#[derive(Debug)]
+pub(crate) struct TaskStack {
+    slot: NonZeroUsize,
+}
+
+impl TaskStack {
+    pub(crate) fn bounds(&self) -> StackBounds {
+        let end = self.slot.get() + slot_size();
+        StackBounds { low: self.slot.get() + PAGE, base: end - HOST_PART + SPLIT, end }
+    }
+}
+
+// SAFETY: the slot has a guard page at its low end, installed before the stack was handed out, and at
+// least 128 KiB between the guard and the base (slot_size's lower bound); base and limit are aligned.
+unsafe impl Stack for TaskStack {
+    fn base(&self) -> StackPointer {
+        NonZeroUsize::new(self.bounds().base).expect("an address")
+    }
+    fn limit(&self) -> StackPointer {
+        self.slot
+    }
+}
+
+/// Slots that are mapped and not in use.
+struct Pool {
+    /// With a guard, and no page committed.
+    clean: Vec<NonZeroUsize>,
+    /// Mapped, and not guarded yet: the rest of the newest block.
+    fresh: std::ops::Range<usize>,
+}
+
+static POOL: OnceLock<Mutex<Pool>> = OnceLock::new();
+static MAPPED: AtomicUsize = AtomicUsize::new(0);
+
+/// How many stacks are mapped, in use or not.
+pub fn mapped() -> usize {
+    // Ordering: Relaxed. A number for people to read.
+    MAPPED.load(Ordering::Relaxed)
+}
+
+fn pool() -> &'static Mutex<Pool> {
+    POOL.get_or_init(|| Mutex::new(Rank::Sched, Pool { clean: Vec::new(), fresh: 0..0 }))
+}
+
+/// A stack, from the pool or newly mapped.
+pub(crate) fn allocate() -> Result<TaskStack, OutOfStacks> {
+    let size = slot_size();
+    let slot = {
+        let mut pool = pool().lock();
+        if let Some(slot) = pool.clean.pop() {
+            return Ok(TaskStack { slot });
+        }
+        if pool.fresh.is_empty() {
+            let start = map(size * BLOCK).or_else(|_| map(size).map(|start| {
+                // Address space is short: one slot is better than none.
+                pool.fresh = start..start + size;
+                start
+            }))?;
+            if pool.fresh.is_empty() {
+                pool.fresh = start..start + size * BLOCK;
+            }
+        }
+        let slot = pool.fresh.start;
+        pool.fresh.start += size;
+        slot
+    };
+    guard(slot)?;
+    // Ordering: Relaxed. A number for people to read.
+    MAPPED.fetch_add(1, Ordering::Relaxed);
+    NonZeroUsize::new(slot).map(|slot| TaskStack { slot }).ok_or(OutOfStacks)
+}
+
+/// Takes a stack back; its pages are returned to the system.
+pub(crate) fn release(stack: TaskStack) {
+    let bounds = stack.bounds();
+    // SAFETY: the range is our own mapping above the guard, and nobody runs on it any more.
+    unsafe { libc::madvise(bounds.low as *mut _, bounds.end - bounds.low, libc::MADV_DONTNEED) };
+    pool().lock().clean.push(stack.slot);
+}
+
+fn map(bytes: usize) -> Result<usize, OutOfStacks> {
+    // SAFETY: a new anonymous mapping at an address of the kernel's choice touches nothing of ours.
+    let address = unsafe {
+        libc::mmap(
+            std::ptr::null_mut(),
+            bytes,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_STACK,
+            -1,
+            0,
+        )
+    };
+    if address == libc::MAP_FAILED {
+        return Err(OutOfStacks);
+    }
+    // Huge pages would commit two slots at once where one page is wanted.
+    #[cfg(target_os = "linux")]
+    // SAFETY: advice about the mapping that was just made.
+    unsafe {
+        libc::madvise(address, bytes, libc::MADV_NOHUGEPAGE);
+    }
+    Ok(address as usize)
+}
+
+fn guard(slot: usize) -> Result<(), OutOfStacks> {
+    let by_advice = *GUARD_IS_ADVICE.get_or_init(|| advise_guard(slot));
+    if by_advice && advise_guard(slot) {
+        return Ok(());
+    }
+    // SAFETY: the lowest page of a slot that is ours and not in use.
+    let answer = unsafe { libc::mprotect(slot as *mut _, PAGE, libc::PROT_NONE) };
+    if answer == 0 { Ok(()) } else { Err(OutOfStacks) }
+}
+
+fn advise_guard(slot: usize) -> bool {
+    // SAFETY: the lowest page of a slot that is ours and not in use; an unknown advice is refused.
+    cfg!(target_os = "linux") && unsafe { libc::madvise(slot as *mut _, PAGE, MADV_GUARD_INSTALL) } == 0
+}
+
+/// Gives back the pages below those that a usual goroutine touches, if any are committed.
+pub(crate) fn trim(bounds: StackBounds) {
+    let keep_from = bounds.base - SPLIT - KEEP;
+    let mut resident = 0_u8;
+    // SAFETY: one page inside our own mapping, and one byte to write to.
+    let asked = unsafe { libc::mincore(keep_from as *mut _, PAGE, (&raw mut resident).cast()) };
+    if asked == 0 && resident & 1 == 1 {
+        // SAFETY: the range lies inside our own mapping, above the guard, and nobody runs on it.
+        unsafe { libc::madvise(bounds.low as *mut _, keep_from - bounds.low, libc::MADV_DONTNEED) };
+    }
+}
