@@ -3,7 +3,8 @@
 # PYTHON   the Python that runs the tools (3.8 or later); not the one goslings is built for
 # PYTHONS  restricts to some interpreters, e.g. `make test PYTHONS=3.14t,3.13`
 # ARGS     passed on to the program that a target runs
-# GOSLINGS_PYTHONS in the environment names the interpreters to use instead of searching them
+# GOSLINGS_PYTHONS in the environment names the interpreters to use instead of searching for them.
+# bench/run.py gets the environments as GOSLINGS_BENCH_PYTHONS=3.14t=/path/python:3.13=/path/python:
 
 PYTHON ?= python3
 PYTHONS ?=
@@ -28,7 +29,7 @@ dev: ## set up an environment in .venvs for each interpreter and build goslings 
 	@$(DEV) --group test
 
 demo: ## build for the best free-threaded interpreter and run the feed reader
-	@$(FREE_THREADED) $(addprefix --group ,$(DEMO_GROUPS)) -- -m goslings demo feeds $(ARGS)
+	@$(FREE_THREADED) --group demo -- -m goslings demo feeds $(ARGS)
 
 test: ## all bounded tests, on every interpreter found; a GIL and a free-threaded one always take part
 	@$(PYTHON) tools/test.py $(if $(strip $(PYTHONS)),--only "$(PYTHONS)")
@@ -63,8 +64,10 @@ lint: ## formatting, lints and types of the Rust and the Python code
 	"$$py" -m mypy --strict python/goslings && \
 	MYPYPATH=tools "$$py" -m mypy --strict tools
 
-bench: ## measure goslings beside its rivals on every interpreter; writes docs/benchmarks.md
-	@$(DEV) --group bench -- bench/run.py $(ARGS)
+bench: ## measure goslings beside its rivals, all interpreters in one run; writes docs/benchmarks.md
+	@venvs="$$($(DEV) --group bench)" && test -n "$$venvs" && \
+	GOSLINGS_BENCH_PYTHONS="$$(echo "$$venvs" | tr '\t\n' '=:')" \
+	"$$(echo "$$venvs" | head -n 1 | cut -f 2)" bench/run.py $(ARGS)
 
 docs: ## the runtime crate's documentation, into target/doc
 	cargo doc -p goslings --no-deps --document-private-items

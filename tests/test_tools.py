@@ -21,6 +21,7 @@ def tool(name: str, *arguments: str, **env: str) -> subprocess.CompletedProcess[
         env={**os.environ, "GOSLINGS_PYTHONS": "", **env},
         stdin=subprocess.DEVNULL,
         capture_output=True,
+        check=False,
         text=True,
         timeout=120,
     )
@@ -94,21 +95,33 @@ def test_without_any_way_to_get_an_interpreter_the_error_says_what_to_do(tmp_pat
         ("fn f() {\n    // Ordering: a counter.\n    x.fetch_add(1, Relaxed);\n}\n", []),
         ("fn f() {\n    x.fetch_add(1, Relaxed);\n    fence(SeqCst);\n}\n", [2, 3]),
         ("fn f() {\n    // Ordering: f's own.\n}\nfn g() {\n    x.load(Acquire);\n}\n", [5]),
-        ("fn f() {\n    x.compare_exchange(\n        1,\n        2,\n        AcqRel,\n        Relaxed,\n    );\n}\n", [2]),
+        (
+            "fn f() {\n    x.compare_exchange(\n        1,\n        2,\n        AcqRel,\n        Relaxed,\n    );\n}\n",
+            [2],
+        ),
         ("fn f() {\n    slice.swap(1, 2);\n    file.load(path);\n    // x.load(Acquire)\n}\n", []),
-        ("#[cfg(test)]\nmod tests {\n    fn f() { x.load(Acquire); }\n}\nfn g() { x.load(Acquire); }\n", [5]),
+        (
+            "#[cfg(test)]\nmod tests {\n    fn f() { x.load(Acquire); }\n}\nfn g() { x.load(Acquire); }\n",
+            [5],
+        ),
     ],
     ids=["explained", "silent", "the function before", "several lines", "not atomic", "tests"],
 )
-def test_check_ordering_finds_operations_without_a_reason(tmp_path: Path, code: str, lines: list[int]) -> None:
+def test_check_ordering_finds_operations_without_a_reason(
+    tmp_path: Path, code: str, lines: list[int]
+) -> None:
     path = tmp_path / "a.rs"
     path.write_text(code)
     run = tool("check_ordering.py", str(path))
     assert run.returncode == bool(lines)
-    assert [int(line.split(":")[1]) for line in run.stdout.splitlines() if "without" in line] == lines
+    assert [
+        int(line.split(":")[1]) for line in run.stdout.splitlines() if "without" in line
+    ] == lines
 
 
 def test_make_without_a_target_lists_the_commands() -> None:
-    listed = subprocess.run(["make", "-C", str(ROOT)], capture_output=True, text=True, check=True).stdout
+    listed = subprocess.run(
+        ["make", "-C", str(ROOT)], capture_output=True, text=True, check=True
+    ).stdout
     for target in ("dev", "demo", "test", "model", "stress", "miri", "lint", "docs", "bench"):
         assert f"make {target} " in listed

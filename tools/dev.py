@@ -38,9 +38,16 @@ READ_PYPROJECT = r"""
 import json, tomllib
 with open("pyproject.toml", "rb") as file:
     project = tomllib.load(file)
+groups = project.get("dependency-groups", {})
+def requirements(group):
+    for entry in groups[group]:
+        if isinstance(entry, str):
+            yield entry
+        else:
+            yield from requirements(entry["include-group"])
 print(json.dumps({
     "build": project["build-system"]["requires"],
-    "groups": project.get("dependency-groups", {}),
+    "groups": {group: list(requirements(group)) for group in groups},
 }))
 """
 
