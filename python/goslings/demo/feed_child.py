@@ -22,7 +22,7 @@ from .feed_item import Refreshed, prepare
 from .feed_page import FeedError, Web
 from .feed_store import Store
 
-_REFRESH = {
+_REFRESH: dict[str, feed_modes.Refresh] = {
     "sequential": feed_modes.sequential,
     "threading": feed_modes.threaded,
     "multiprocessing": feed_modes.pooled,

@@ -43,7 +43,7 @@ def documents(count: int, seed: int, slow: int = 2) -> list[Document]:
     """So many documents in a random order; `slow` is the share of slow ones in per cent."""
     shares: list[tuple[int, Callable[[int, Random], Document]]] = [
         (12, _from_test_suite(seed)),
-        (1, _huge),
+        (1, _huge(min(900, max(200, 3 * count)))),
         (slow, _slow),
         (4, _wrongly_encoded),
         (2, _cut_short),
@@ -91,16 +91,21 @@ def _packed(document: Document, random: Random) -> Document:
     return replace(document, body=gzip.compress(document.body, mtime=0), gzipped=True)
 
 
-def _huge(number: int, random: Random) -> Document:
-    site = _channel(number, random, 300, 400)
-    body = rss20(site, "utf-8").encode()
-    return _packed(Document(f"{site.home}everything.xml", "huge", body), random)
+def _huge(entries: int) -> Callable[[int, Random], Document]:
+    """A site that has never dropped an article from its feed: a few megabytes."""
+
+    def make(number: int, random: Random) -> Document:
+        site = _channel(number, random, entries * 2 // 3, entries)
+        body = rss20(site, "utf-8").encode()
+        return _packed(Document(f"{site.home}everything.xml", "huge", body), random)
+
+    return make
 
 
 def _slow(number: int, random: Random) -> Document:
     document = _ordinary(number, random)
     url = document.url.replace("site", "slow")
-    return replace(document, url=url, kind="slow", delay=random.uniform(0.2, 0.6), pieces=8)
+    return replace(document, url=url, kind="slow", delay=random.uniform(0.1, 0.3), pieces=8)
 
 
 def _wrongly_encoded(number: int, random: Random) -> Document:

@@ -18,6 +18,7 @@ from .feed_page import Web
 from .feed_store import Store
 
 Tell = Callable[[Refreshed], None]
+Refresh = Callable[[Library, Web, Path, int, Tell], None]
 
 
 def sequential(library: Library, web: Web, path: Path, width: int, tell: Tell) -> None:

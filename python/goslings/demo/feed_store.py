@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 from collections.abc import Iterable
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
@@ -31,17 +32,19 @@ class Store:
         self.added = 0
         self._uncommitted = 0
         self._path = path
-        try:
-            self._db = sqlite3.connect(path)
-            self._open()
-        except sqlite3.Error as error:
-            raise FeedError(f"cannot use {path} as the store: {error}") from None
+        with ExitStack() as on_failure:
+            try:
+                self._db = sqlite3.connect(path)
+                on_failure.callback(self._db.close)
+                self._open()
+            except sqlite3.Error as error:
+                raise FeedError(f"cannot use {path} as the store: {error}") from None
+            on_failure.pop_all()
 
     def _open(self) -> None:
         (application,) = self._db.execute("PRAGMA application_id").fetchone()
         (tables,) = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()
         if tables and application != _APPLICATION_ID:
-            self._db.close()
             raise FeedError(
                 f"{self._path} is a database of another program; name another file with --store"
             )

@@ -19,7 +19,7 @@ VERBS = (
 ).split()
 ADJECTIVES = (
     "quiet second broken early northern forgotten careful cheaper unlikely tiny old public "
-    "distant faster borrowed seasonal naïve Málaga’s"
+    "distant faster borrowed seasonal naïve façade-like"
 ).split()
 JOINTS = "and but while because although after where until".split()
 TOPICS = "science travel politics code music food weather sport books cities".split()

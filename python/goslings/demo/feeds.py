@@ -61,12 +61,11 @@ def refresh(library: Library, web: Web, path: Path, width: int, tell: Tell) -> N
     kept = go(keeper)
     for _ in range(min(width, len(library))):
         readers.go(reader)
-    with suppress(Closed), jobs:
-        for job in library.items():
-            jobs.send(job)
-    readers.wait()
     with results:
-        pass  # closed: the keeper stores what is left and returns
+        with suppress(Closed), jobs:
+            for job in library.items():
+                jobs.send(job)
+        readers.wait()
     kept.result()
 
 
