@@ -1,0 +1,38 @@
+//! The Python module of goslings. One file per noun; each only translates between Python and the runtime
+//! crate. `python/goslings` re-exports what is defined here.
+
+mod chan;
+mod errors;
+mod goroutine;
+#[expect(unsafe_code, reason = "calls into the C file that swaps the interpreter's per-thread state")]
+mod host;
+mod select;
+mod timer;
+mod timeout;
+mod value;
+
+use pyo3::prelude::*;
+
+/// The compiled part of goslings. Import from `goslings` instead.
+#[pymodule(gil_used = false, name = "_goslings")]
+mod module {
+    #[pymodule_export]
+    use crate::chan::{PyChan, RecvChan, SendChan};
+    #[pymodule_export]
+    use crate::goroutine::{
+        Goroutine, current, go, goexit, gomaxprocs, gosched, num_goroutine, start_default, stats,
+    };
+    #[pymodule_export]
+    use crate::host::{after_fork_child, after_fork_parent, before_fork, kernel, stop};
+    #[pymodule_export]
+    use crate::select::{Case, Selected, recv, select, send};
+    #[pymodule_export]
+    use crate::timer::{PyTimer, Ticker, after, after_func, sleep};
+
+    use pyo3::prelude::*;
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        crate::host::install(module.py())
+    }
+}

@@ -34,8 +34,8 @@ pub trait Host: Sync {
     /// A signal interrupted this (detached) thread's sleep. Runs what handlers there are and returns
     /// whether one raised; the thread is detached again on return.
     fn signalled(&self, state: usize) -> bool;
-    /// A new worker thread has started: attach it, for good.
-    fn worker_start(&self);
+    /// A new worker thread has started: attaches it and calls `run`, which never returns.
+    fn worker(&self, run: &mut dyn FnMut());
     /// A goroutine is about to run for the first time on this thread.
     ///
     /// # Safety
@@ -75,7 +75,9 @@ impl Host for PlainHost {
     fn signalled(&self, _state: usize) -> bool {
         false
     }
-    fn worker_start(&self) {}
+    fn worker(&self, run: &mut dyn FnMut()) {
+        run();
+    }
     unsafe fn enter(&self, _area: *mut Area, _stack: StackBounds) {}
     unsafe fn leave(&self, _area: *mut Area) {}
     unsafe fn save(&self, _area: *mut Area) {}

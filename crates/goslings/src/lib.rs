@@ -5,20 +5,28 @@
 //! and `waitq.rs`, what all of them wait with; `task/` goroutines and stacks; `sched/` who runs when.
 
 // The audit list: every module that needs unsafe code, and why. The others cannot contain any.
+mod barrier;
 #[expect(unsafe_code, reason = "nodes in the frame of the waiting call")]
 pub mod chan;
 #[expect(unsafe_code, reason = "the clock is a system call")]
 mod clock;
+#[expect(unsafe_code, reason = "nodes in the frame of the waiting call")]
+mod cond;
+mod event;
 #[expect(unsafe_code, reason = "system calls on a word")]
 mod futex;
 #[expect(unsafe_code, reason = "a host keeps promises that the compiler cannot see")]
 mod host;
 mod lock;
+mod mutex;
 mod random;
+mod rwmutex;
 #[expect(unsafe_code, reason = "runtimes and tasks behind raw pointers")]
 mod sched;
 #[expect(unsafe_code, reason = "nodes in the frame of the waiting call")]
 mod select;
+mod semaphore;
+mod sleep;
 mod sync;
 #[expect(unsafe_code, reason = "stacks, and switching between them")]
 mod task;
@@ -26,18 +34,30 @@ mod task;
 mod timer;
 #[expect(unsafe_code, reason = "waiters in their own frames")]
 mod waiter;
+mod waitgroup;
+#[expect(unsafe_code, reason = "nodes in the frame of the waiting call")]
+mod waiting;
 #[expect(unsafe_code, reason = "nodes in their waiters' frames")]
 mod waitq;
 
+pub use barrier::{Barrier, BarrierError};
 pub use chan::Chan;
 pub use clock::{Deadline, Wait, now};
+pub use cond::{Cond, CondError};
+pub use event::Event;
 pub use host::{AREA_SIZE, Area, Host, PlainHost, StackBounds, set_host};
+pub use mutex::{Mutex, NotLocked};
+pub use rwmutex::RwMutex;
 pub use sched::{
     PROCS_MAX, Stats, after_fork_child, after_fork_parent, before_fork, current, procs,
-    set_default_procs, set_procs, spawn, stats, stop, yield_now,
+    set_default_procs, set_procs, spawn, spawn_with, stats, stop, with_current, yield_now,
 };
 pub use select::{Case, SelectError, Selected, select};
+pub use semaphore::{AcquireError, Semaphore, TooMany};
+pub use sleep::{SleepError, sleep};
 pub use task::stack::{guard_is_advice, slot_size};
 pub use task::{Job, JobVTable, Task};
 pub use timer::{Fired, Target, Timer};
 pub use waiter::WaitReason;
+pub use waitgroup::{Negative, WaitGroup};
+pub use waiting::WaitError;

@@ -76,23 +76,23 @@ struct Plan {
 /// # Errors
 /// [`SelectError`] with the reason. Values of send cases that were not carried out are still in them.
 pub fn select<T>(cases: &mut [Case<'_, T>], wait: Wait) -> Result<Selected<T>, SelectError> {
-    let mut parker = Parker::new();
+    let parker = Parker::new();
     if parker.waiter().take_cancel() {
         return Err(SelectError::Cancelled);
     }
     if cases.len() <= INLINE {
         let mut nodes = [const { None }; INLINE];
-        select_with(cases, wait, &mut parker, &mut nodes[..])
+        select_with(cases, wait, &parker, &mut nodes[..])
     } else {
         let mut nodes: Vec<Option<Node<T>>> = (0..cases.len()).map(|_| None).collect();
-        select_with(cases, wait, &mut parker, &mut nodes)
+        select_with(cases, wait, &parker, &mut nodes)
     }
 }
 
 fn select_with<T>(
     cases: &mut [Case<'_, T>],
     wait: Wait,
-    parker: &mut Parker,
+    parker: &Parker,
     nodes: &mut [Option<Node<T>>],
 ) -> Result<Selected<T>, SelectError> {
     let mut plan = Plan::new(cases);
@@ -181,7 +181,7 @@ fn queue<T>(
     place: &mut Option<Node<T>>,
 ) {
     let value = if let Case::Send(_, value) = case { value.take() } else { None };
-    let node = place.insert(Node::new(parker.waiter(), index as u32, value));
+    let node = place.insert(Node::new(parker, index as u32, value));
     // SAFETY: the node stays in `select`'s array, which outlives the wait; `withdraw` takes out every
     // node that was not popped by the waker, before `select` returns.
     unsafe {

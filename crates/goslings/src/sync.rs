@@ -4,9 +4,9 @@
 //! here. Process-wide statics stay std atomics: loom's cannot be made in a `const`.
 
 #[cfg(loom)]
-pub(crate) use loom::sync::atomic::{AtomicPtr, AtomicU32, fence};
+pub(crate) use loom::sync::atomic::{AtomicI64, AtomicPtr, AtomicU32, fence};
 #[cfg(not(loom))]
-pub(crate) use std::sync::atomic::{AtomicPtr, AtomicU32, fence};
+pub(crate) use std::sync::atomic::{AtomicI64, AtomicPtr, AtomicU32, fence};
 
 pub(crate) use std::sync::atomic::Ordering;
 

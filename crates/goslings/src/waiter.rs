@@ -22,6 +22,7 @@ use crate::host::host;
 use crate::sched;
 use crate::sync::{AtomicU32, Ordering};
 use crate::task::Task;
+use std::cell::Cell;
 use std::ptr::NonNull;
 
 const IDLE: u32 = 0;
@@ -203,6 +204,12 @@ impl Waiter {
         true
     }
 
+    /// Asks for one's own cancellation, outside a wait: one that came at the wrong moment.
+    pub(crate) fn cancel_later(&self) {
+        let waiting = self.request_cancel();
+        debug_assert!(!waiting, "cancelled one's own wait");
+    }
+
     /// Ends the wait and says how it went. A cancellation requested after the claim stays pending.
     fn finish(&self) -> Outcome {
         // Ordering: Acquire, for model checkers that do not see the edge of the wake itself; the
@@ -325,13 +332,13 @@ impl ThreadWaiter {
 pub(crate) struct Parker {
     task: Option<&'static Task>,
     thread: ThreadWaiter,
-    raised: bool,
+    raised: Cell<bool>,
 }
 
 impl Parker {
     #[inline]
     pub(crate) fn new() -> Parker {
-        Parker { task: sched::current_task(), thread: ThreadWaiter::new(), raised: false }
+        Parker { task: sched::current_task(), thread: ThreadWaiter::new(), raised: Cell::new(false) }
     }
 
     #[inline]
@@ -342,13 +349,32 @@ impl Parker {
         }
     }
 
-    /// Whether a signal handler raised during the wait; its exception is pending in the interpreter.
-    pub(crate) fn raised(&self) -> bool {
-        self.raised
+    /// The waiter as its wakers need it: a pointer to the whole task or thread waiter around it.
+    #[inline]
+    pub(crate) fn pointer(&self) -> NonNull<Waiter> {
+        match self.task {
+            Some(task) => NonNull::from(task).cast(),
+            None => NonNull::from(&self.thread).cast(),
+        }
     }
 
-    /// Waits, after `begin` and with every node queued and every lock released.
-    pub(crate) fn park(&mut self, reason: WaitReason, wait: Wait) -> Outcome {
+    /// Whether a signal handler raised during the wait; its exception is pending in the interpreter.
+    pub(crate) fn raised(&self) -> bool {
+        self.raised.get()
+    }
+
+    /// Ends a wait that has begun and turns out to be a mistake. If somebody has served it already, that
+    /// is the outcome.
+    pub(crate) fn give_up(&self) -> Outcome {
+        if self.waiter().claim_timeout() {
+            return self.waiter().finish();
+        }
+        self.park(WaitReason::None, Wait::Forever)
+    }
+
+    /// Waits, after `begin` and with every node queued and every lock released. Takes `&self`: while it
+    /// runs, wakers use pointers into it.
+    pub(crate) fn park(&self, reason: WaitReason, wait: Wait) -> Outcome {
         crate::lock::assert_none_held();
         debug_assert!(wait != Wait::No, "a call that may not wait must not park");
         let deadline = match wait {
@@ -357,7 +383,7 @@ impl Parker {
         };
         match self.task {
             Some(task) => sched::park(task, reason, deadline),
-            None => self.raised = self.thread.sleep(deadline),
+            None => self.raised.set(self.thread.sleep(deadline)),
         }
         self.waiter().finish()
     }

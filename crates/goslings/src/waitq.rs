@@ -13,7 +13,7 @@
 //! ```
 
 use crate::sched::generation;
-use crate::waiter::{Wake, Waiter};
+use crate::waiter::{Parker, Wake, Waiter};
 use std::cell::{Cell, UnsafeCell};
 use std::marker::PhantomPinned;
 use std::ptr::{self, NonNull};
@@ -32,14 +32,14 @@ pub(crate) struct Node<T> {
 }
 
 impl<T> Node<T> {
-    pub(crate) fn new(waiter: &Waiter, case: u32, value: Option<T>) -> Node<T> {
+    pub(crate) fn new(parker: &Parker, case: u32, value: Option<T>) -> Node<T> {
         Node {
             previous: Cell::new(ptr::null()),
             next: Cell::new(ptr::null()),
             queued: Cell::new(false),
             generation: generation(),
             case,
-            waiter: NonNull::from(waiter),
+            waiter: parker.pointer(),
             value: UnsafeCell::new(value),
             _pinned: PhantomPinned,
         }
@@ -201,14 +201,24 @@ impl<T> WaitQueue<T> {
 
     /// Takes out the oldest waiter that can still be claimed, and claims it.
     pub(crate) fn pop(&mut self) -> Option<Claimed<T>> {
+        self.pop_if(|_| true)
+    }
+
+    /// The same, as long as the value that the oldest waiter brought pleases.
+    pub(crate) fn pop_if(&mut self, pleases: impl Fn(&T) -> bool) -> Option<Claimed<T>> {
         loop {
             let node = NonNull::new(self.head.cast_mut())?;
             // SAFETY: queued nodes are valid (in a forked child the ghosts' memory was copied too).
             let found = unsafe { node.as_ref() };
-            self.remove(found);
             if found.generation != generation() {
+                self.remove(found);
                 continue;
             }
+            // SAFETY: as in `peek`.
+            if unsafe { (*found.value.get()).as_ref() }.is_some_and(|value| !pleases(value)) {
+                return None;
+            }
+            self.remove(found);
             // SAFETY: a queued node of this generation has a live waiter (waiter.rs, invariants).
             if unsafe { found.waiter.as_ref() }.claim(found.case) {
                 return Some(Claimed { node });
@@ -216,8 +226,7 @@ impl<T> WaitQueue<T> {
         }
     }
 
-    /// The `Waiter`'s case 0 value of the oldest node, for looking only: how a semaphore sees what its
-    /// first waiter wants. Skips ghosts.
+    /// The value of the oldest node, for looking only. Skips ghosts: None if nobody else is queued.
     pub(crate) fn peek(&mut self) -> Option<&T> {
         loop {
             let node = NonNull::new(self.head.cast_mut())?;

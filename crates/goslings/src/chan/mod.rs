@@ -52,7 +52,7 @@ impl<T> Chan<T> {
     /// [`SendError`] with the reason and the value, which then was not delivered.
     #[inline]
     pub fn send(&self, value: T, wait: Wait) -> Result<(), SendError<T>> {
-        let mut parker = Parker::new();
+        let parker = Parker::new();
         if parker.waiter().take_cancel() {
             return Err(SendError { kind: SendErrorKind::Cancelled, value: Some(value) });
         }
@@ -78,7 +78,7 @@ impl<T> Chan<T> {
             drop(state);
             return Err(SendError { kind: SendErrorKind::Cancelled, value: Some(value) });
         }
-        let node = Node::new(parker.waiter(), 0, Some(value));
+        let node = Node::new(&parker, 0, Some(value));
         // SAFETY: the node stays in this frame, which does not return before the node was popped and
         // its waiter woken, or removed below.
         unsafe { state.senders.push(&node) };
@@ -116,7 +116,7 @@ impl<T> Chan<T> {
     /// [`RecvError`] with the reason; nothing was received then.
     #[inline]
     pub fn recv(&self, wait: Wait) -> Result<T, RecvError> {
-        let mut parker = Parker::new();
+        let parker = Parker::new();
         if parker.waiter().take_cancel() {
             return Err(RecvError::Cancelled);
         }
@@ -138,7 +138,7 @@ impl<T> Chan<T> {
         if !parker.waiter().begin() {
             return Err(RecvError::Cancelled);
         }
-        let node = Node::new(parker.waiter(), 0, None);
+        let node = Node::new(&parker, 0, None);
         // SAFETY: as in `send`.
         unsafe { state.receivers.push(&node) };
         drop(state);

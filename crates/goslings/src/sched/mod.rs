@@ -82,7 +82,12 @@ pub(crate) fn timers() -> &'static Timers {
 
 /// Starts a goroutine that runs `job`.
 pub fn spawn(job: Job) -> Arc<Task> {
-    let task = Task::new(job);
+    spawn_with(job, ptr::null_mut())
+}
+
+/// Starts a goroutine that its host knows by `host_data`: see [`Task::host_data`].
+pub fn spawn_with(job: Job, host_data: *mut ()) -> Arc<Task> {
+    let task = Task::new(job, host_data);
     let queued = Arc::clone(&task);
     match worker::current() {
         Some(worker) => worker.push_fresh(queued),
@@ -104,6 +109,11 @@ pub(crate) fn current_task() -> Option<&'static Task> {
     // SAFETY: the running task is kept alive by its worker's reference while this code runs in it; the
     // reference is used no longer than that.
     unsafe { worker.current_task().as_ref() }
+}
+
+/// Calls `look` with the goroutine that this code runs in.
+pub fn with_current<R>(look: impl FnOnce(Option<&Task>) -> R) -> R {
+    look(current_task())
 }
 
 /// The goroutine that this code runs in, to keep. None on a plain thread.
@@ -346,11 +356,11 @@ impl Runtime {
             worker
         };
         self.idle.start_searching();
-        let worker = ptr::from_ref(worker).addr();
+        let worker = ptr::from_ref(worker).expose_provenance();
         let thread = std::thread::Builder::new().name("goslings".into()).spawn(move || {
             let worker: *const Worker = ptr::with_exposed_provenance(worker);
             // SAFETY: leaked above, and used by this thread only from here on.
-            unsafe { &*worker }.run()
+            unsafe { &*worker }.run();
         });
         if thread.is_err() {
             // No thread to be had: those that exist must do. Without any, say so and end.

@@ -143,9 +143,12 @@ impl Worker {
     }
 
     /// The thread's life. Counted as searching from the start.
-    pub(super) fn run(&'static self) -> ! {
+    pub(super) fn run(&'static self) {
         WORKER.with(|worker| worker.set(self));
-        host().worker_start();
+        host().worker(&mut || self.work());
+    }
+
+    fn work(&self) -> ! {
         loop {
             if self.runtime.is_stopping() {
                 self.stop();

@@ -104,7 +104,8 @@ pub struct Task {
     /// Taken by whoever starts it. Belongs to whoever holds the queue's reference.
     job: UnsafeCell<Option<Job>>,
     reason: AtomicU8,
-    since: AtomicU64,
+    /// The host's own: what it knows this goroutine by.
+    host_data: AtomicPtr<()>,
 }
 
 // SAFETY: `fiber` and `job` are touched by one owner at a time (see the fields); the rest is atomic.
@@ -115,7 +116,7 @@ unsafe impl Send for Task {}
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
 impl Task {
-    pub(crate) fn new(job: Job) -> Arc<Task> {
+    pub(crate) fn new(job: Job, host_data: *mut ()) -> Arc<Task> {
         // Ordering: Relaxed. Only uniqueness matters.
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
         Arc::new(Task {
@@ -126,7 +127,7 @@ impl Task {
             fiber: Cell::new(ptr::null_mut()),
             job: UnsafeCell::new(Some(job)),
             reason: AtomicU8::new(0),
-            since: AtomicU64::new(0),
+            host_data: AtomicPtr::new(host_data),
         })
     }
 
@@ -142,6 +143,12 @@ impl Task {
             // SAFETY: we won the waiter's word, so the wake is ours.
             unsafe { crate::waiter::Wake::new(NonNull::from(&self.waiter)) }.wake();
         }
+    }
+
+    /// What the host gave at `spawn_with`.
+    pub fn host_data(&self) -> *mut () {
+        // Ordering: Relaxed. Never changes.
+        self.host_data.load(Ordering::Relaxed)
     }
 
     /// Consumes a pending cancellation: for cancel points that do not wait.

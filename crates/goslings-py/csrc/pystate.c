@@ -1,0 +1,419 @@
+/* What belongs to a goroutine of CPython's per-thread state, and how it is put aside and brought back.
+ *
+ * The only file that knows private structures of the interpreter. It compiles for the versions it has been
+ * taught and refuses others; at import it compares the layout that it was compiled for with the one that runs.
+ *
+ * Everything here is called by the thread that owns the state, attached to the interpreter. A collector that
+ * reads frames from outside has stopped that thread first, so no store here can be seen half done.
+ *
+ *   base     the worker between two goroutines: no frame, its own data stack and C stack limits
+ *   area     one goroutine: lives in the bottom frame of its C stack; filled by gs_save, used by gs_restore
+ *
+ * Garbage collection on free-threaded 3.14: references on evaluation stacks may be deferred (not counted),
+ * and the collector finds them by walking the frames of every thread state. A parked goroutine's frames are
+ * on no thread state, so each worker has a second, never attached one, whose chain of frames runs through all
+ * goroutines parked there:
+ *
+ *   hidden->current_frame -> A's top .. A's bottom -> B's top .. B's bottom -> NULL
+ *
+ * A bottom is a frame of our own, marked as the interpreter's, which everybody who walks frames skips. So a
+ * park links and a wake unlinks in a handful of stores, however deep the goroutine is. The references that C
+ * code holds on C stacks (c_stack_refs) are chained in the same way; few goroutines park with any. */
+
+#define Py_BUILD_CORE 1
+#include "Python.h"
+
+#if PY_VERSION_HEX < 0x030D0000 || PY_VERSION_HEX >= 0x030F0000
+#  error "goslings knows the thread state of CPython 3.13 and 3.14; this is another version"
+#endif
+#ifdef PYPY_VERSION
+#  error "goslings needs CPython"
+#endif
+
+#include "internal/pycore_gc.h"       /* before pycore_tstate.h on 3.13t */
+#include "internal/pycore_tstate.h"
+#include "internal/pycore_frame.h"
+#include "internal/pycore_runtime.h"
+#if PY_VERSION_HEX >= 0x030E0000
+#  include "internal/pycore_interpframe.h"
+#  include "internal/pycore_pythonrun.h"
+#  include "internal/pycore_stackref.h"
+#endif
+
+#if PY_VERSION_HEX >= 0x030E0000 && defined(Py_GIL_DISABLED)
+#  define HIDDEN_FRAMES 1
+#else
+#  define HIDDEN_FRAMES 0
+#endif
+
+/* The part of the thread state that is a goroutine's own. */
+typedef struct {
+    struct _PyInterpreterFrame *current_frame;
+    _PyErr_StackItem *exc_info;
+    PyObject *context;
+    PyObject *delete_later;
+    _PyStackChunk *datastack_chunk;
+    PyObject **datastack_top;
+    PyObject **datastack_limit;
+    uintptr_t critical_section;
+    PyObject *executor;
+    PyObject *asyncio_running_loop;
+    int py_recursion_remaining;
+    int recursion_headroom;
+    int tracing;
+    int what_event;
+#if PY_VERSION_HEX < 0x030E0000
+    int c_recursion_remaining;
+#else
+    PyObject *asyncio_running_task;
+    uintptr_t c_stack_top;
+    uintptr_t c_stack_soft_limit;
+    uintptr_t c_stack_hard_limit;
+#endif
+#if HIDDEN_FRAMES
+    struct _PyCStackRef *c_stack_refs;
+#endif
+} slice;
+
+typedef struct gs_worker gs_worker;
+
+typedef struct gs_area {
+    PyThreadState *tstate;
+    gs_worker *worker;
+    _PyErr_StackItem exc_state; /* the bottom of the goroutine's exception stack */
+    slice own;
+#if HIDDEN_FRAMES
+    struct _PyInterpreterFrame bottom;
+    struct gs_area *newer, *older; /* neighbours among the worker's parked goroutines */
+    struct _PyCStackRef *last_ref;  /* end of own.c_stack_refs while chained, else NULL */
+#endif
+} gs_area;
+
+struct gs_worker {
+    slice base;
+#if HIDDEN_FRAMES
+    PyThreadState *hidden;
+    gs_area *parked; /* the newest */
+#endif
+};
+
+static _Thread_local gs_worker *this_worker;
+
+static void
+take(PyThreadState *ts, slice *own)
+{
+    own->current_frame = ts->current_frame;
+    own->exc_info = ts->exc_info;
+    own->context = ts->context;
+    own->delete_later = ts->delete_later;
+    own->datastack_chunk = ts->datastack_chunk;
+    own->datastack_top = ts->datastack_top;
+    own->datastack_limit = ts->datastack_limit;
+    own->py_recursion_remaining = ts->py_recursion_remaining;
+    own->recursion_headroom = ts->recursion_headroom;
+    own->tracing = ts->tracing;
+    own->what_event = ts->what_event;
+    _PyThreadStateImpl *impl = (_PyThreadStateImpl *)ts;
+    own->asyncio_running_loop = impl->asyncio_running_loop;
+#if PY_VERSION_HEX < 0x030E0000
+    own->executor = ts->previous_executor;
+    own->c_recursion_remaining = ts->c_recursion_remaining;
+#else
+    own->executor = ts->current_executor;
+    own->asyncio_running_task = impl->asyncio_running_task;
+    own->c_stack_top = impl->c_stack_top;
+    own->c_stack_soft_limit = impl->c_stack_soft_limit;
+    own->c_stack_hard_limit = impl->c_stack_hard_limit;
+#endif
+#if HIDDEN_FRAMES
+    own->c_stack_refs = impl->c_stack_refs;
+#endif
+}
+
+static void
+give(PyThreadState *ts, const slice *own)
+{
+    ts->current_frame = own->current_frame;
+    ts->exc_info = own->exc_info;
+    ts->context = own->context;
+    ts->context_ver++; /* context variables cache their value by this number */
+    ts->delete_later = own->delete_later;
+    ts->datastack_chunk = own->datastack_chunk;
+    ts->datastack_top = own->datastack_top;
+    ts->datastack_limit = own->datastack_limit;
+    ts->py_recursion_remaining = own->py_recursion_remaining;
+    ts->recursion_headroom = own->recursion_headroom;
+    ts->tracing = own->tracing;
+    ts->what_event = own->what_event;
+    _PyThreadStateImpl *impl = (_PyThreadStateImpl *)ts;
+    impl->asyncio_running_loop = own->asyncio_running_loop;
+#if PY_VERSION_HEX < 0x030E0000
+    ts->previous_executor = own->executor;
+    ts->c_recursion_remaining = own->c_recursion_remaining;
+#else
+    ts->current_executor = own->executor;
+    impl->asyncio_running_task = own->asyncio_running_task;
+    impl->c_stack_top = own->c_stack_top;
+    impl->c_stack_soft_limit = own->c_stack_soft_limit;
+    impl->c_stack_hard_limit = own->c_stack_hard_limit;
+#endif
+#if HIDDEN_FRAMES
+    impl->c_stack_refs = own->c_stack_refs;
+#endif
+}
+
+/* Critical sections are locks of the interpreter that must not stay locked on a stack that is put aside.
+ * Detaching releases those that are held; attaching takes the innermost again. In between their list is
+ * the thread's own business, so that is when it changes hands. Returns the list. */
+static uintptr_t
+exchange_critical_sections(PyThreadState *ts, uintptr_t sections)
+{
+    PyThreadState *me = PyEval_SaveThread();
+    uintptr_t found = ts->critical_section;
+    ts->critical_section = sections;
+    PyEval_RestoreThread(me);
+    return found;
+}
+
+#if HIDDEN_FRAMES
+/* The newest parked goroutine with chained C stack references, from `area` on. */
+static gs_area *
+next_with_refs(gs_area *area)
+{
+    while (area != NULL && area->last_ref == NULL) {
+        area = area->older;
+    }
+    return area;
+}
+
+/* Chains `area`'s C stack references in front of those of the older goroutines, or takes them out. Walks the
+ * parked goroutines, so it is slow; but a goroutine seldom parks below C code that holds such references. */
+static void
+rechain_refs(gs_worker *worker)
+{
+    struct _PyCStackRef **place = &((_PyThreadStateImpl *)worker->hidden)->c_stack_refs;
+    for (gs_area *area = next_with_refs(worker->parked); area != NULL; area = next_with_refs(area->older)) {
+        *place = area->own.c_stack_refs;
+        place = &area->last_ref->next;
+    }
+    *place = NULL;
+}
+
+static void
+show_to_collector(gs_area *area)
+{
+    gs_worker *worker = area->worker;
+    gs_area *older = worker->parked;
+    area->newer = NULL;
+    area->older = older;
+    area->bottom.previous = NULL;
+    if (older != NULL) {
+        older->newer = area;
+        area->bottom.previous = older->own.current_frame;
+    }
+    worker->parked = area;
+    worker->hidden->current_frame = area->own.current_frame;
+    area->last_ref = NULL;
+    if (area->own.c_stack_refs != NULL) {
+        struct _PyCStackRef *last = area->own.c_stack_refs;
+        while (last->next != NULL) {
+            last = last->next;
+        }
+        area->last_ref = last;
+        rechain_refs(worker);
+    }
+}
+
+static void
+hide_from_collector(gs_area *area)
+{
+    gs_worker *worker = area->worker;
+    if (area->newer != NULL) {
+        area->newer->older = area->older;
+        area->newer->bottom.previous = area->bottom.previous;
+    }
+    else {
+        worker->parked = area->older;
+        worker->hidden->current_frame = area->bottom.previous;
+    }
+    if (area->older != NULL) {
+        area->older->newer = area->newer;
+    }
+    area->bottom.previous = NULL;
+    if (area->last_ref != NULL) {
+        rechain_refs(worker);
+        area->last_ref->next = NULL;
+        area->last_ref = NULL;
+    }
+}
+#endif
+
+size_t
+gs_area_size(void)
+{
+    return sizeof(gs_area);
+}
+
+/* Compares what was compiled for with what runs; NULL if they fit, else what is wrong. */
+const char *
+gs_layout_problem(void)
+{
+    if ((Py_Version >> 16) != (PY_VERSION_HEX >> 16)) {
+        return "another minor version of CPython than it was built for";
+    }
+    const struct _Py_DebugOffsets *run = &_PyRuntime.debug_offsets;
+    if (run->thread_state.size != sizeof(PyThreadState)
+        || run->thread_state.current_frame != offsetof(PyThreadState, current_frame)
+        || run->interpreter_frame.size != sizeof(_PyInterpreterFrame)
+        || run->interpreter_frame.previous != offsetof(_PyInterpreterFrame, previous)
+        || run->interpreter_frame.owner != offsetof(_PyInterpreterFrame, owner)) {
+        return "a CPython whose thread state is laid out in another way than in the one it was built for";
+    }
+#if PY_VERSION_HEX >= 0x030E0000
+    /* What lies behind PyThreadState has no published offset: look whether it makes sense. */
+    _PyThreadStateImpl *impl = (_PyThreadStateImpl *)PyThreadState_Get();
+    uintptr_t here = (uintptr_t)&run;
+    if (!(impl->c_stack_hard_limit < impl->c_stack_soft_limit && impl->c_stack_soft_limit < here
+          && here < impl->c_stack_top)) {
+        return "a CPython whose C stack limits are not where they were in the one it was built for";
+    }
+#endif
+    return NULL;
+}
+
+/* The calling thread, attached, becomes a worker. 0, or -1 with an exception set. */
+int
+gs_worker_start(void)
+{
+    gs_worker *worker = PyMem_RawCalloc(1, sizeof(gs_worker));
+    if (worker == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    PyThreadState *ts = PyThreadState_Get();
+    take(ts, &worker->base);
+#if HIDDEN_FRAMES
+    /* Made after the thread's own state, so that whoever looks a thread up by its number (the queues of
+     * biased reference counting do) finds that one first. */
+    worker->hidden = PyThreadState_New(ts->interp);
+    if (worker->hidden == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    worker->hidden->thread_id = 0;
+#endif
+    this_worker = worker;
+    return 0;
+}
+
+/* A new goroutine: a stack from `low` up to `base`, and memory for its first frames from there to `end`. */
+void
+gs_enter(gs_area *area, uintptr_t low, uintptr_t base, uintptr_t end)
+{
+    PyThreadState *ts = PyThreadState_GetUnchecked();
+    area->tstate = ts;
+    area->worker = this_worker;
+    area->exc_state.exc_value = NULL;
+    area->exc_state.previous_item = NULL;
+
+    /* A first chunk of data stack that the interpreter never frees, as its own first one. */
+    _PyStackChunk *chunk = (_PyStackChunk *)((base + 15) & ~(uintptr_t)15);
+    chunk->previous = NULL;
+    chunk->size = end - (uintptr_t)chunk;
+    chunk->top = 0;
+
+    ts->exc_info = &area->exc_state;
+    ts->context = NULL;
+    ts->context_ver++;
+    ts->datastack_chunk = chunk;
+    ts->datastack_top = &chunk->data[1];
+    ts->datastack_limit = (PyObject **)end;
+    ts->py_recursion_remaining = ts->py_recursion_limit;
+#if PY_VERSION_HEX < 0x030E0000
+    /* 3.13 counts C calls: 10,000 for a stack of 8 MiB, with some room to spare for C libraries. */
+    size_t stack = base - low;
+    size_t reserve = 48 * 1024;
+    size_t calls = (stack > reserve ? stack - reserve : 0) / ((8 * 1024 * 1024) / Py_C_RECURSION_LIMIT + 64);
+    ts->c_recursion_remaining = (int)(calls < Py_C_RECURSION_LIMIT ? calls : Py_C_RECURSION_LIMIT);
+#else
+    _PyThreadStateImpl *impl = (_PyThreadStateImpl *)ts;
+    impl->c_stack_top = base;
+    impl->c_stack_hard_limit = low + _PyOS_STACK_MARGIN_BYTES;
+    impl->c_stack_soft_limit = low + 2 * _PyOS_STACK_MARGIN_BYTES;
+#endif
+#if HIDDEN_FRAMES
+    memset(&area->bottom, 0, sizeof(area->bottom));
+    area->bottom.f_executable = PyStackRef_None;
+    area->bottom.owner = FRAME_OWNED_BY_INTERPRETER;
+    ts->current_frame = &area->bottom;
+#endif
+}
+
+/* The goroutine has ended; the worker's own state is back. */
+void
+gs_leave(gs_area *area)
+{
+    PyThreadState *ts = area->tstate;
+    PyObject *exception = area->exc_state.exc_value;
+    area->exc_state.exc_value = NULL;
+    Py_XDECREF(exception);
+    PyObject *context = ts->context;
+    ts->context = NULL;
+    ts->context_ver++;
+    Py_XDECREF(context);
+    give(ts, &area->worker->base);
+}
+
+/* The running goroutine is put aside; the worker's own state is back. */
+void
+gs_save(gs_area *area)
+{
+    PyThreadState *ts = area->tstate;
+    uintptr_t sections = ts->critical_section;
+    if (sections != 0) {
+        sections = exchange_critical_sections(ts, 0);
+    }
+    take(ts, &area->own);
+    area->own.critical_section = sections;
+#if HIDDEN_FRAMES
+    show_to_collector(area);
+#endif
+    give(ts, &area->worker->base);
+}
+
+/* The goroutine goes on, on the thread it was put aside on. */
+void
+gs_restore(gs_area *area)
+{
+    PyThreadState *ts = area->tstate;
+#if HIDDEN_FRAMES
+    hide_from_collector(area);
+#endif
+    give(ts, &area->own);
+    if (area->own.critical_section != 0) {
+        exchange_critical_sections(ts, area->own.critical_section);
+    }
+}
+
+/* Where the running Python code is: a new reference to its code object and the offset of the instruction, or
+ * NULL if no Python code runs here. Far cheaper than a frame object. */
+PyObject *
+gs_caller(int *offset)
+{
+    struct _PyInterpreterFrame *frame = PyThreadState_GetUnchecked()->current_frame;
+    while (frame != NULL && _PyFrame_IsIncomplete(frame)) {
+        frame = frame->previous;
+    }
+    if (frame == NULL) {
+        return NULL;
+    }
+    *offset = PyUnstable_InterpreterFrame_GetLasti(frame);
+    return Py_NewRef((PyObject *)_PyFrame_GetCode(frame));
+}
+
+/* Whether this thread (or goroutine) has a context: until a context variable is set there may be none. */
+int
+gs_has_context(void)
+{
+    return PyThreadState_GetUnchecked()->context != NULL;
+}

@@ -1,0 +1,442 @@
+//! `chan`, and its send-only and receive-only views.
+
+use crate::errors;
+use crate::timeout::wait;
+use crate::value::{Channel, Value};
+use goslings::Wait;
+use goslings::chan::{RecvError, TryRecvError};
+use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::prelude::*;
+use pyo3::types::{PyInt, PyTuple};
+use std::sync::Arc;
+
+/// chan(capacity=0): a typed conduit between goroutines, threads and tasks; Go's channel.
+///
+/// `capacity` is how many values it buffers; 0 is a rendezvous, where a send ends together with a receive.
+/// Waiters are served first in, first out, and each value goes to exactly one receiver.
+///
+/// Raises ValueError for a negative capacity, TypeError for one that is not an int.
+#[pyclass(name = "chan", module = "goslings", frozen, weakref, generic)]
+pub(crate) struct PyChan {
+    pub(crate) channel: Arc<Channel>,
+}
+
+/// A view of a channel that only sends. Equal to its channel. Made by `chan.sender()`.
+#[pyclass(module = "goslings", frozen, weakref, generic)]
+pub(crate) struct SendChan {
+    pub(crate) channel: Arc<Channel>,
+}
+
+/// A view of a channel that only receives, and cannot close it. Equal to its channel. Made by
+/// `chan.receiver()`; `after`, `Timer.c`, `Ticker.c` and `Goroutine.finished` are such views.
+#[pyclass(module = "goslings", frozen, weakref, generic)]
+pub(crate) struct RecvChan {
+    pub(crate) channel: Arc<Channel>,
+    /// What must live as long as somebody may receive here: the timer behind the channel, if any.
+    pub(crate) _timer: Option<Arc<goslings::Timer>>,
+}
+
+/// The channel behind a `chan` or a view of it; None for anything else.
+pub(crate) fn channel_of(object: &Bound<'_, PyAny>) -> Option<Arc<Channel>> {
+    if let Ok(chan) = object.cast::<PyChan>() {
+        return Some(Arc::clone(&chan.get().channel));
+    }
+    if let Ok(view) = object.cast::<RecvChan>() {
+        return Some(Arc::clone(&view.get().channel));
+    }
+    object.cast::<SendChan>().ok().map(|view| Arc::clone(&view.get().channel))
+}
+
+#[inline]
+fn send(channel: &Channel, value: Bound<'_, PyAny>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
+    let py = value.py();
+    let wait = wait(timeout)?;
+    channel.send(Value::Object(value.unbind()), wait).map_err(|error| errors::send(py, error))
+}
+
+#[inline]
+fn recv(channel: &Channel, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Py<PyAny>> {
+    match channel.recv(wait(timeout)?) {
+        Ok(value) => Ok(value.into_object(py)),
+        Err(error) => Err(errors::recv(py, error)),
+    }
+}
+
+fn recv_ok<'py>(
+    channel: &Channel,
+    py: Python<'py>,
+    timeout: Option<&Bound<'py, PyAny>>,
+) -> PyResult<Bound<'py, PyTuple>> {
+    match channel.recv(wait(timeout)?) {
+        Ok(value) => (value.into_object(py), true).into_pyobject(py),
+        Err(RecvError::Closed) => (py.None(), false).into_pyobject(py),
+        Err(error) => Err(errors::recv(py, error)),
+    }
+}
+
+fn try_send(channel: &Channel, value: Bound<'_, PyAny>) -> PyResult<bool> {
+    match channel.try_send(Value::Object(value.unbind())) {
+        Ok(()) => Ok(true),
+        Err(error) => errors::try_send(&error).map_or(Ok(false), Err),
+    }
+}
+
+fn try_recv(channel: &Channel, py: Python<'_>, default: Option<Py<PyAny>>) -> PyResult<Py<PyAny>> {
+    match (channel.try_recv(), default) {
+        (Ok(value), _) => Ok(value.into_object(py)),
+        (Err(TryRecvError::Empty), Some(default)) => Ok(default),
+        (Err(error), _) => Err(errors::try_recv(error)),
+    }
+}
+
+fn next(channel: &Channel, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
+    match channel.recv(Wait::Forever) {
+        Ok(value) => Ok(Some(value.into_object(py))),
+        Err(RecvError::Closed) => Ok(None),
+        Err(error) => Err(errors::recv(py, error)),
+    }
+}
+
+fn same(channel: &Arc<Channel>, other: &Bound<'_, PyAny>) -> Option<bool> {
+    channel_of(other).map(|other| Arc::ptr_eq(channel, &other))
+}
+
+fn hash(channel: &Arc<Channel>) -> isize {
+    // Addresses are aligned: the low bits say nothing.
+    (Arc::as_ptr(channel).addr() >> 4).cast_signed()
+}
+
+fn no_copy(what: &str) -> PyErr {
+    PyTypeError::new_err(format!("a {what} cannot be copied: it is a reference already, pass it on as it is"))
+}
+
+fn no_pickle(what: &str) -> PyErr {
+    PyTypeError::new_err(format!(
+        "a {what} cannot be pickled: it belongs to this process; pass it to a goroutine instead"
+    ))
+}
+
+#[pymethods]
+impl PyChan {
+    #[new]
+    #[pyo3(signature = (capacity = None))]
+    fn new(capacity: Option<&Bound<'_, PyAny>>) -> PyResult<PyChan> {
+        let capacity = match capacity {
+            None => 0,
+            Some(capacity) => {
+                if !capacity.is_instance_of::<PyInt>() && !capacity.hasattr("__index__")? {
+                    let kind = capacity.get_type().name()?;
+                    return Err(PyTypeError::new_err(format!("capacity must be an int, not {kind}")));
+                }
+                if capacity.lt(0)? {
+                    return Err(PyValueError::new_err("capacity must not be negative"));
+                }
+                capacity.extract::<usize>().map_err(|_| PyValueError::new_err("capacity is too large"))?
+            }
+        };
+        Ok(PyChan { channel: Arc::new(Channel::new(capacity)) })
+    }
+
+    /// Sends `value`.
+    ///
+    /// Blocks until a receiver takes it (unbuffered) or there is room, at most `timeout` seconds.
+    /// Raises Closed if the channel is closed, also while waiting; TimeoutError after `timeout`, and then
+    /// the value was not delivered. Go: `ch <- value`.
+    #[pyo3(signature = (value, timeout = None))]
+    fn send(&self, value: Bound<'_, PyAny>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
+        send(&self.channel, value, timeout)
+    }
+
+    /// Receives a value.
+    ///
+    /// Blocks until there is one, at most `timeout` seconds. Raises Closed if the channel is closed and
+    /// drained, TimeoutError after `timeout`. Go: `<-ch`.
+    #[pyo3(signature = (timeout = None))]
+    fn recv(&self, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Py<PyAny>> {
+        recv(&self.channel, py, timeout)
+    }
+
+    /// Receives: `(value, True)`, or `(None, False)` once the channel is closed and drained.
+    ///
+    /// Blocks as `recv`; raises TimeoutError, never Closed. Go: `value, ok := <-ch`.
+    #[pyo3(signature = (timeout = None))]
+    fn recv_ok<'py>(
+        &self,
+        py: Python<'py>,
+        timeout: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyTuple>> {
+        recv_ok(&self.channel, py, timeout)
+    }
+
+    /// Sends `value` if that needs no waiting; returns whether it was sent.
+    ///
+    /// Never blocks. Raises Closed on a closed channel.
+    fn try_send(&self, value: Bound<'_, PyAny>) -> PyResult<bool> {
+        try_send(&self.channel, value)
+    }
+
+    /// Receives a value if that needs no waiting; else returns `default`.
+    ///
+    /// Never blocks. Without `default` raises WouldBlock; on a closed, drained channel raises Closed.
+    #[pyo3(signature = (default = None, /))]
+    fn try_recv(&self, py: Python<'_>, default: Option<Py<PyAny>>) -> PyResult<Py<PyAny>> {
+        try_recv(&self.channel, py, default)
+    }
+
+    /// Closes the channel: wakes every waiter; what is buffered stays receivable.
+    ///
+    /// Never blocks. Raises Closed if it is closed already.
+    fn close(&self) -> PyResult<()> {
+        self.channel.close().map_err(errors::close)
+    }
+
+    /// Whether it was closed.
+    #[getter]
+    fn closed(&self) -> bool {
+        self.channel.is_closed()
+    }
+
+    /// How many values it can buffer.
+    #[getter]
+    fn capacity(&self) -> usize {
+        self.channel.capacity()
+    }
+
+    /// A view of this channel that only sends.
+    fn sender(&self) -> SendChan {
+        SendChan { channel: Arc::clone(&self.channel) }
+    }
+
+    /// A view of this channel that only receives.
+    fn receiver(&self) -> RecvChan {
+        RecvChan { channel: Arc::clone(&self.channel), _timer: None }
+    }
+
+    fn __len__(&self) -> usize {
+        self.channel.len()
+    }
+
+    fn __bool__(&self) -> bool {
+        true
+    }
+
+    fn __iter__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
+        slf
+    }
+
+    fn __next__(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
+        next(&self.channel, py)
+    }
+
+    fn __enter__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
+        slf
+    }
+
+    fn __exit__(&self, _type: &Bound<'_, PyAny>, _value: &Bound<'_, PyAny>, _tb: &Bound<'_, PyAny>) {
+        // Closed already: that is what leaving the block wants.
+        let _ = self.channel.close();
+    }
+
+    fn __eq__(&self, py: Python<'_>, other: &Bound<'_, PyAny>) -> Py<PyAny> {
+        equal(py, same(&self.channel, other))
+    }
+
+    fn __hash__(&self) -> isize {
+        hash(&self.channel)
+    }
+
+    fn __copy__(&self) -> PyResult<()> {
+        Err(no_copy("chan"))
+    }
+
+    fn __deepcopy__(&self, _memo: &Bound<'_, PyAny>) -> PyResult<()> {
+        Err(no_copy("chan"))
+    }
+
+    fn __reduce__(&self) -> PyResult<()> {
+        Err(no_pickle("chan"))
+    }
+
+    fn __repr__(&self) -> String {
+        let state = if self.channel.is_closed() { ", closed" } else { "" };
+        format!(
+            "<chan {:#x}: {} of {} buffered{state}>",
+            Arc::as_ptr(&self.channel).addr(),
+            self.channel.len(),
+            self.channel.capacity()
+        )
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        // Only if nobody else holds the channel's buffer: views share it, and each reference may be shown to
+        // the collector once only.
+        if Arc::strong_count(&self.channel) > 1 {
+            return Ok(());
+        }
+        self.channel.visit(|value| match value {
+            Value::Object(object) => visit.call(object),
+            Value::Time(_) => Ok(()),
+        })
+    }
+
+    fn __clear__(&self) {
+        self.channel.drain();
+    }
+}
+
+/// The answer of `__eq__`: NotImplemented for what is no channel.
+fn equal(py: Python<'_>, same: Option<bool>) -> Py<PyAny> {
+    match same {
+        Some(same) => pyo3::types::PyBool::new(py, same).to_owned().into_any().unbind(),
+        None => py.NotImplemented(),
+    }
+}
+
+#[pymethods]
+impl SendChan {
+    /// As `chan.send`.
+    #[pyo3(signature = (value, timeout = None))]
+    fn send(&self, value: Bound<'_, PyAny>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
+        send(&self.channel, value, timeout)
+    }
+
+    /// As `chan.try_send`.
+    fn try_send(&self, value: Bound<'_, PyAny>) -> PyResult<bool> {
+        try_send(&self.channel, value)
+    }
+
+    /// As `chan.close`.
+    fn close(&self) -> PyResult<()> {
+        self.channel.close().map_err(errors::close)
+    }
+
+    /// Whether the channel was closed.
+    #[getter]
+    fn closed(&self) -> bool {
+        self.channel.is_closed()
+    }
+
+    /// How many values the channel can buffer.
+    #[getter]
+    fn capacity(&self) -> usize {
+        self.channel.capacity()
+    }
+
+    fn __len__(&self) -> usize {
+        self.channel.len()
+    }
+
+    fn __bool__(&self) -> bool {
+        true
+    }
+
+    fn __enter__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
+        slf
+    }
+
+    fn __exit__(&self, _type: &Bound<'_, PyAny>, _value: &Bound<'_, PyAny>, _tb: &Bound<'_, PyAny>) {
+        let _ = self.channel.close();
+    }
+
+    fn __eq__(&self, py: Python<'_>, other: &Bound<'_, PyAny>) -> Py<PyAny> {
+        equal(py, same(&self.channel, other))
+    }
+
+    fn __hash__(&self) -> isize {
+        hash(&self.channel)
+    }
+
+    fn __copy__(&self) -> PyResult<()> {
+        Err(no_copy("SendChan"))
+    }
+
+    fn __deepcopy__(&self, _memo: &Bound<'_, PyAny>) -> PyResult<()> {
+        Err(no_copy("SendChan"))
+    }
+
+    fn __reduce__(&self) -> PyResult<()> {
+        Err(no_pickle("SendChan"))
+    }
+
+    fn __repr__(&self) -> String {
+        format!("<SendChan of chan {:#x}>", Arc::as_ptr(&self.channel).addr())
+    }
+}
+
+#[pymethods]
+impl RecvChan {
+    /// As `chan.recv`.
+    #[pyo3(signature = (timeout = None))]
+    fn recv(&self, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Py<PyAny>> {
+        recv(&self.channel, py, timeout)
+    }
+
+    /// As `chan.recv_ok`.
+    #[pyo3(signature = (timeout = None))]
+    fn recv_ok<'py>(
+        &self,
+        py: Python<'py>,
+        timeout: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyTuple>> {
+        recv_ok(&self.channel, py, timeout)
+    }
+
+    /// As `chan.try_recv`.
+    #[pyo3(signature = (default = None, /))]
+    fn try_recv(&self, py: Python<'_>, default: Option<Py<PyAny>>) -> PyResult<Py<PyAny>> {
+        try_recv(&self.channel, py, default)
+    }
+
+    /// Whether the channel was closed.
+    #[getter]
+    fn closed(&self) -> bool {
+        self.channel.is_closed()
+    }
+
+    /// How many values the channel can buffer; 0 for a timer's.
+    #[getter]
+    fn capacity(&self) -> usize {
+        self.channel.capacity()
+    }
+
+    fn __len__(&self) -> usize {
+        self.channel.len()
+    }
+
+    fn __bool__(&self) -> bool {
+        true
+    }
+
+    fn __iter__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
+        slf
+    }
+
+    fn __next__(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
+        next(&self.channel, py)
+    }
+
+    fn __eq__(&self, py: Python<'_>, other: &Bound<'_, PyAny>) -> Py<PyAny> {
+        equal(py, same(&self.channel, other))
+    }
+
+    fn __hash__(&self) -> isize {
+        hash(&self.channel)
+    }
+
+    fn __copy__(&self) -> PyResult<()> {
+        Err(no_copy("RecvChan"))
+    }
+
+    fn __deepcopy__(&self, _memo: &Bound<'_, PyAny>) -> PyResult<()> {
+        Err(no_copy("RecvChan"))
+    }
+
+    fn __reduce__(&self) -> PyResult<()> {
+        Err(no_pickle("RecvChan"))
+    }
+
+    fn __repr__(&self) -> String {
+        format!("<RecvChan of chan {:#x}>", Arc::as_ptr(&self.channel).addr())
+    }
+}

@@ -1,0 +1,86 @@
+//! Runtime outcomes as Python exceptions: the only place that makes them.
+
+use goslings::chan::{CloseError, RecvError, SendError, SendErrorKind, TryRecvError, TrySendError};
+use goslings::{SelectError, SleepError};
+use pyo3::exceptions::{PySystemError, PyTimeoutError};
+use pyo3::prelude::*;
+
+mod classes {
+    pyo3::import_exception!(goslings._errors, Closed);
+    pyo3::import_exception!(goslings._errors, WouldBlock);
+    pyo3::import_exception!(goslings._errors, Cancelled);
+    pyo3::import_exception!(goslings._errors, GoExit);
+    pyo3::import_exception!(concurrent.futures, CancelledError);
+}
+pub(crate) use classes::{Cancelled, CancelledError, Closed, GoExit, WouldBlock};
+
+/// The exception that a signal handler raised while this thread waited.
+pub(crate) fn pending(py: Python<'_>) -> PyErr {
+    PyErr::take(py).unwrap_or_else(|| PySystemError::new_err("interrupted without an exception"))
+}
+
+/// `Cancelled`, with the message that was given to `cancel`.
+pub(crate) fn cancelled(py: Python<'_>) -> PyErr {
+    match crate::goroutine::cancel_message(py) {
+        Some(message) => Cancelled::new_err((message,)),
+        None => Cancelled::new_err(()),
+    }
+}
+
+pub(crate) fn timed_out(what: &str) -> PyErr {
+    PyTimeoutError::new_err(format!("{what} timed out"))
+}
+
+pub(crate) fn send<T>(py: Python<'_>, error: SendError<T>) -> PyErr {
+    match error.kind {
+        SendErrorKind::Closed => Closed::new_err("send on closed channel"),
+        SendErrorKind::TimedOut => timed_out("send"),
+        SendErrorKind::Cancelled => cancelled(py),
+        SendErrorKind::Interrupted => pending(py),
+    }
+}
+
+pub(crate) fn recv(py: Python<'_>, error: RecvError) -> PyErr {
+    match error {
+        RecvError::Closed => Closed::new_err("receive on closed channel"),
+        RecvError::TimedOut => timed_out("recv"),
+        RecvError::Cancelled => cancelled(py),
+        RecvError::Interrupted => pending(py),
+    }
+}
+
+pub(crate) fn select(py: Python<'_>, error: SelectError) -> PyErr {
+    match error {
+        SelectError::TimedOut => timed_out("select"),
+        SelectError::Closed(index) => {
+            Closed::new_err(format!("send on closed channel (case {index} of select)"))
+        }
+        SelectError::Cancelled => cancelled(py),
+        SelectError::Interrupted => pending(py),
+    }
+}
+
+pub(crate) fn sleep(py: Python<'_>, error: SleepError) -> PyErr {
+    match error {
+        SleepError::Cancelled => cancelled(py),
+        SleepError::Interrupted => pending(py),
+    }
+}
+
+pub(crate) fn try_send<T>(error: &TrySendError<T>) -> Option<PyErr> {
+    match error {
+        TrySendError::Full(_) => None,
+        TrySendError::Closed(_) => Some(Closed::new_err("send on closed channel")),
+    }
+}
+
+pub(crate) fn try_recv(error: TryRecvError) -> PyErr {
+    match error {
+        TryRecvError::Empty => WouldBlock::new_err("nothing to receive"),
+        TryRecvError::Closed => Closed::new_err("receive on closed channel"),
+    }
+}
+
+pub(crate) fn close(_: CloseError) -> PyErr {
+    Closed::new_err("close of closed channel")
+}

@@ -1,0 +1,524 @@
+//! `go`, and the handle it returns.
+
+use crate::chan::RecvChan;
+use crate::errors::{self, Cancelled, CancelledError, GoExit};
+use crate::host;
+use crate::timeout::wait;
+use crate::value::Channel;
+use goslings::chan::RecvError;
+use goslings::{Task, Wait};
+use pyo3::exceptions::{PyBaseException, PyTypeError, PyValueError};
+use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyString, PyTuple};
+use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::sync::{Arc, OnceLock};
+
+/// What a goroutine is to run.
+struct Start {
+    function: Py<PyAny>,
+    args: Py<PyTuple>,
+    kwargs: Option<Py<PyDict>>,
+    /// A copy of the starter's context; None if it had none.
+    context: Option<Py<PyAny>>,
+}
+
+/// How it ended.
+enum End {
+    Returned(Py<PyAny>),
+    Raised(Py<PyBaseException>),
+    /// With the message given to `cancel`.
+    Cancelled(Option<Py<PyAny>>),
+}
+
+/// What changes while a goroutine lives; nothing is called, and nothing dropped, under this lock.
+#[derive(Default)]
+struct Live {
+    start: Option<Start>,
+    cancel_requested: bool,
+    cancel_message: Option<Py<PyAny>>,
+    name: Option<Py<PyString>>,
+    callbacks: Vec<Py<PyAny>>,
+}
+
+#[expect(clippy::disallowed_types, reason = "a leaf lock, held for a move; see Live")]
+type LiveLock = std::sync::Mutex<Live>;
+
+/// The handle of a goroutine: what `go` returns. Waits for its end, gives its result, cancels it.
+///
+/// An exception that nobody reads is reported to `goslings.excepthook` when the last handle goes away.
+#[pyclass(module = "goslings", frozen, weakref, generic)]
+pub(crate) struct Goroutine {
+    task: OnceLock<Arc<Task>>,
+    live: LiveLock,
+    end: OnceLock<End>,
+    /// Closed when the goroutine has ended; made when somebody wants to wait.
+    finished: OnceLock<Arc<Channel>>,
+    /// Whether somebody has looked at the result.
+    read: AtomicBool,
+    /// Where `go` was called: a code object and an offset in it.
+    place: Option<(Py<PyAny>, i32)>,
+}
+
+/// go(fn, /, *args, **kwargs): starts `fn(*args, **kwargs)` concurrently and returns its handle at once.
+///
+/// `fn` may block anywhere, at any depth, in any code it calls: only its goroutine waits. Never blocks.
+/// Raises TypeError if `fn` is not callable. Go: `go f(x)`.
+#[pyfunction]
+#[pyo3(signature = (r#fn, /, *args, **kwargs))]
+pub(crate) fn go(
+    py: Python<'_>,
+    r#fn: Bound<'_, PyAny>,
+    args: Bound<'_, PyTuple>,
+    kwargs: Option<Bound<'_, PyDict>>,
+) -> PyResult<Py<Goroutine>> {
+    if !r#fn.is_callable() {
+        let kind = r#fn.get_type().name()?;
+        return Err(PyTypeError::new_err(format!("go needs a callable, not {kind}")));
+    }
+    let start = Start {
+        function: r#fn.unbind(),
+        args: args.unbind(),
+        kwargs: kwargs.map(Bound::unbind),
+        context: host::copy_context(py)?,
+    };
+    let live = Live { start: Some(start), ..Live::default() };
+    let handle = Py::new(
+        py,
+        Goroutine {
+            task: OnceLock::new(),
+            live: LiveLock::new(live),
+            end: OnceLock::new(),
+            finished: OnceLock::new(),
+            read: AtomicBool::new(false),
+            place: host::caller(py),
+        },
+    )?;
+    let (job, data) = host::job(handle.clone_ref(py));
+    let task = goslings::spawn_with(job, data);
+    let _ = handle.get().task.set(task);
+    Ok(handle)
+}
+
+/// Runs the goroutine of `handle`, on its own stack.
+pub(crate) fn run(py: Python<'_>, handle: &Bound<'_, Goroutine>) {
+    let this = handle.get();
+    let (start, cancelled) = {
+        let mut live = this.lock();
+        (live.start.take(), live.cancel_requested)
+    };
+    let end = match start {
+        Some(start) if !cancelled => this.call(py, start),
+        start => {
+            drop(start);
+            End::Cancelled(this.take_cancel_message())
+        }
+    };
+    this.finish(py, handle, end);
+}
+
+/// There was no memory for a stack.
+pub(crate) fn no_stack(py: Python<'_>, handle: &Bound<'_, Goroutine>) {
+    let this = handle.get();
+    let start = this.lock().start.take();
+    drop(start);
+    let error = pyo3::exceptions::PyMemoryError::new_err(format!(
+        "no memory for a goroutine's stack ({} KiB of address space; see GOSLINGS_STACK_KB)",
+        goslings::slot_size() / 1024
+    ));
+    this.finish(py, handle, End::Raised(error.into_value(py)));
+}
+
+impl Goroutine {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Live> {
+        self.live.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn call(&self, py: Python<'_>, start: Start) -> End {
+        let Start { function, args, kwargs, context } = start;
+        let result = host::call_in_context(
+            function.bind(py),
+            args.bind(py),
+            kwargs.as_ref().map(|kwargs| kwargs.bind(py)),
+            context.as_ref().map(|context| context.bind(py)),
+        );
+        let result = result.and_then(|value| match host::is_coroutine(&value) {
+            true => {
+                value.call_method0("close")?;
+                Err(PyTypeError::new_err(
+                    "go got an async def function: these run on an event loop so far; \
+                     start a plain function that calls asyncio.run",
+                ))
+            }
+            false => Ok(value),
+        });
+        match result {
+            Ok(value) => End::Returned(value.unbind()),
+            Err(error) if error.is_instance_of::<GoExit>(py) => End::Returned(py.None()),
+            Err(error) if error.is_instance_of::<Cancelled>(py) && self.lock().cancel_requested => {
+                End::Cancelled(self.take_cancel_message())
+            }
+            Err(error) => {
+                let traceback = error.traceback(py);
+                let value = error.into_value(py);
+                if let Some(traceback) = traceback {
+                    let _ = value.bind(py).setattr("__traceback__", traceback);
+                }
+                End::Raised(value)
+            }
+        }
+    }
+
+    fn finish(&self, py: Python<'_>, handle: &Bound<'_, Goroutine>, end: End) {
+        let _ = self.end.set(end);
+        // Ordering: SeqCst fence, pairs with the one in `finished`: either we see the channel and close it,
+        // or whoever makes it sees the end.
+        fence(Ordering::SeqCst);
+        if let Some(finished) = self.finished.get() {
+            let _ = finished.close();
+        }
+        let callbacks = std::mem::take(&mut self.lock().callbacks);
+        for callback in callbacks {
+            call_back(py, callback.bind(py), handle);
+        }
+    }
+
+    /// The channel that is closed at the end.
+    fn finished(&self) -> &Arc<Channel> {
+        let finished = self.finished.get_or_init(|| Arc::new(Channel::new(0)));
+        // Ordering: SeqCst fence, pairs with the one in `finish`.
+        fence(Ordering::SeqCst);
+        if self.end.get().is_some() {
+            // Both may close it: one of them is first.
+            let _ = finished.close();
+        }
+        finished
+    }
+
+    /// Waits for the end; false if the time was up first.
+    fn wait(&self, py: Python<'_>, wait: Wait) -> PyResult<bool> {
+        if self.end.get().is_some() {
+            return Ok(true);
+        }
+        match self.finished().recv(wait) {
+            Err(RecvError::Closed) => Ok(true),
+            Err(RecvError::TimedOut) => Ok(false),
+            Err(error) => Err(errors::recv(py, error)),
+            Ok(_) => unreachable!("nobody sends on it"),
+        }
+    }
+
+    fn take_cancel_message(&self) -> Option<Py<PyAny>> {
+        self.lock().cancel_message.take()
+    }
+
+    fn mark_read(&self) {
+        // Ordering: Relaxed. Read again by the destructor, which comes after every use of the handle.
+        self.read.store(true, Ordering::Relaxed);
+    }
+
+    /// The end, once it is there.
+    fn outcome(&self, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<&End> {
+        if !self.wait(py, wait(timeout)?)? {
+            return Err(errors::timed_out("waiting for the goroutine"));
+        }
+        self.mark_read();
+        Ok(self.end.get().expect("set before the channel is closed"))
+    }
+
+    fn label(&self, py: Python<'_>) -> String {
+        if let Some(name) = &self.lock().name {
+            return name.bind(py).to_string();
+        }
+        format!("goroutine-{}", self.task.get().map_or(0, |task| task.id()))
+    }
+
+    /// "file:line" of the `go` that started it.
+    fn started_at(&self, py: Python<'_>) -> Option<String> {
+        let (code, offset) = self.place.as_ref()?;
+        let line = host::line(code.bind(py), *offset);
+        let file = code.bind(py).getattr("co_filename").ok()?;
+        Some(format!("{file}:{line}"))
+    }
+}
+
+fn cancelled_error(py: Python<'_>, message: Option<&Py<PyAny>>) -> PyErr {
+    match message {
+        Some(message) => CancelledError::new_err((message.clone_ref(py),)),
+        None => CancelledError::new_err(()),
+    }
+}
+
+fn call_back(py: Python<'_>, callback: &Bound<'_, PyAny>, handle: &Bound<'_, Goroutine>) {
+    if let Err(error) = callback.call1((handle,)) {
+        report(py, error.into_value(py), "a done callback".into(), None);
+    }
+}
+
+/// Tells `goslings.excepthook` of an exception that nobody will see.
+fn report(py: Python<'_>, error: Py<PyBaseException>, name: String, place: Option<String>) {
+    let told = py
+        .import("goslings._hooks")
+        .and_then(|hooks| hooks.call_method1("report", (error.clone_ref(py), name, place)));
+    if let Err(failed) = told {
+        failed.write_unraisable(py, None);
+        PyErr::from_value(error.into_bound(py).into_any()).write_unraisable(py, None);
+    }
+}
+
+impl Drop for Goroutine {
+    fn drop(&mut self) {
+        // Ordering: Relaxed. This is the last use of the handle.
+        let read = self.read.load(Ordering::Relaxed);
+        if read || !matches!(self.end.get(), Some(End::Raised(_))) {
+            return;
+        }
+        host::attached(|py| {
+            let (name, place) = (self.label(py), self.started_at(py));
+            if let Some(End::Raised(error)) = self.end.take() {
+                report(py, error, name, place);
+            }
+        });
+    }
+}
+
+#[pymethods]
+impl Goroutine {
+    /// Waits for the end and returns the value, or raises what the goroutine raised.
+    ///
+    /// Blocks at most `timeout` seconds. Raises TimeoutError after that, and
+    /// concurrent.futures.CancelledError if the goroutine was cancelled.
+    #[pyo3(signature = (timeout = None))]
+    fn result(&self, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Py<PyAny>> {
+        match self.outcome(py, timeout)? {
+            End::Returned(value) => Ok(value.clone_ref(py)),
+            End::Raised(error) => Err(PyErr::from_value(error.bind(py).clone().into_any())),
+            End::Cancelled(message) => Err(cancelled_error(py, message.as_ref())),
+        }
+    }
+
+    /// Waits for the end and returns what the goroutine raised, or None.
+    ///
+    /// Blocks and raises as `result`.
+    #[pyo3(signature = (timeout = None))]
+    fn exception(
+        &self,
+        py: Python<'_>,
+        timeout: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Option<Py<PyBaseException>>> {
+        match self.outcome(py, timeout)? {
+            End::Returned(_) => Ok(None),
+            End::Raised(error) => Ok(Some(error.clone_ref(py))),
+            End::Cancelled(message) => Err(cancelled_error(py, message.as_ref())),
+        }
+    }
+
+    /// Waits for the end, however it comes; returns whether it came within `timeout` seconds.
+    #[pyo3(signature = (timeout = None))]
+    fn join(&self, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<bool> {
+        self.wait(py, wait(timeout)?)
+    }
+
+    /// Whether it has ended. Never blocks.
+    fn done(&self) -> bool {
+        self.end.get().is_some()
+    }
+
+    /// Whether it has ended by being cancelled. Never blocks.
+    fn cancelled(&self) -> bool {
+        matches!(self.end.get(), Some(End::Cancelled(_)))
+    }
+
+    /// Asks the goroutine to stop: `Cancelled` is raised in it where it waits, or where it waits next.
+    ///
+    /// One that has not started will not run. Returns False if it has ended already. Never blocks.
+    #[pyo3(signature = (msg = None))]
+    fn cancel(&self, msg: Option<Py<PyAny>>) -> bool {
+        if self.end.get().is_some() {
+            return false;
+        }
+        let old = {
+            let mut live = self.lock();
+            live.cancel_requested = true;
+            std::mem::replace(&mut live.cancel_message, msg)
+        };
+        drop(old);
+        if let Some(task) = self.task.get() {
+            task.cancel();
+        }
+        true
+    }
+
+    /// Calls `fn(goroutine)` when it has ended, on its worker; at once if it has ended already.
+    ///
+    /// What `fn` raises goes to `goslings.excepthook`.
+    fn add_done_callback(slf: &Bound<'_, Self>, r#fn: Bound<'_, PyAny>) -> PyResult<()> {
+        let this = slf.get();
+        if !r#fn.is_callable() {
+            return Err(PyTypeError::new_err("add_done_callback needs a callable"));
+        }
+        {
+            // `finish` sets the end before it takes the callbacks: under the lock, either it will find
+            // this one, or we see the end.
+            let mut live = this.lock();
+            if this.end.get().is_none() {
+                live.callbacks.push(r#fn.unbind());
+                return Ok(());
+            }
+        }
+        call_back(slf.py(), &r#fn, slf);
+        Ok(())
+    }
+
+    /// Its number: counted from 1, never used again in this process.
+    #[getter]
+    fn id(&self) -> u64 {
+        self.task.get().map_or(0, |task| task.id())
+    }
+
+    /// Its name in dumps and reports; "goroutine-<id>" unless set.
+    #[getter]
+    fn name(&self, py: Python<'_>) -> String {
+        self.label(py)
+    }
+
+    #[setter]
+    fn set_name(&self, name: Bound<'_, PyString>) {
+        let old = self.lock().name.replace(name.unbind());
+        drop(old);
+    }
+
+    /// A receive-only channel that is closed when the goroutine has ended: for `select`.
+    #[getter(finished)]
+    fn finished_view(&self) -> RecvChan {
+        RecvChan { channel: Arc::clone(self.finished()), _timer: None }
+    }
+
+    fn __copy__(&self) -> PyResult<()> {
+        Err(PyTypeError::new_err("a Goroutine cannot be copied"))
+    }
+
+    fn __deepcopy__(&self, _memo: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.__copy__()
+    }
+
+    fn __reduce__(&self) -> PyResult<()> {
+        Err(PyTypeError::new_err("a Goroutine cannot be pickled: it belongs to this process"))
+    }
+
+    fn __repr__(&self, py: Python<'_>) -> String {
+        let state = match (self.end.get(), self.task.get()) {
+            (Some(End::Returned(_)), _) => "done",
+            (Some(End::Raised(_)), _) => "failed",
+            (Some(End::Cancelled(_)), _) => "cancelled",
+            (None, Some(task)) if task.has_started() => task.reason().text(),
+            _ => "not started",
+        };
+        format!("<Goroutine {} ({state})>", self.label(py))
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        if let Ok(live) = self.live.try_lock() {
+            if let Some(start) = &live.start {
+                visit.call(&start.function)?;
+                visit.call(&start.args)?;
+                visit.call(&start.kwargs)?;
+                visit.call(&start.context)?;
+            }
+            visit.call(&live.cancel_message)?;
+            for callback in &live.callbacks {
+                visit.call(callback)?;
+            }
+        }
+        match self.end.get() {
+            Some(End::Returned(value)) => visit.call(value),
+            Some(End::Raised(error)) => visit.call(error),
+            Some(End::Cancelled(message)) => visit.call(message),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The message given to the `cancel` of the running goroutine.
+pub(crate) fn cancel_message(py: Python<'_>) -> Option<Py<PyAny>> {
+    let handle = host::current_handle(py)?;
+    let live = handle.get().lock();
+    live.cancel_message.as_ref().map(|message| message.clone_ref(py))
+}
+
+/// The running goroutine; None on a plain thread.
+#[pyfunction]
+pub(crate) fn current(py: Python<'_>) -> Option<Bound<'_, Goroutine>> {
+    host::current_handle(py)
+}
+
+/// Lets others run: the goroutine goes on after those that are ready on its worker. A cancel point.
+#[pyfunction]
+pub(crate) fn gosched(py: Python<'_>) -> PyResult<()> {
+    if goslings::with_current(|task| task.is_some_and(Task::take_cancel)) {
+        return Err(errors::cancelled(py));
+    }
+    goslings::yield_now();
+    Ok(())
+}
+
+/// Ends this goroutine, running its `finally` blocks; its result is None. Raises RuntimeError on a plain thread.
+#[pyfunction]
+pub(crate) fn goexit(py: Python<'_>) -> PyResult<()> {
+    if host::current_handle(py).is_none() {
+        return Err(pyo3::exceptions::PyRuntimeError::new_err("goexit outside a goroutine"));
+    }
+    Err(GoExit::new_err(()))
+}
+
+/// gomaxprocs(n=None): sets how many workers take new goroutines and returns the number before.
+///
+/// None or less than 1 only reads. At most 256. Goroutines that have started stay on their worker.
+#[pyfunction]
+#[pyo3(signature = (n = None))]
+pub(crate) fn gomaxprocs(n: Option<i64>) -> PyResult<usize> {
+    match n {
+        Some(n) if n > 0 => {
+            let procs = usize::try_from(n).unwrap_or(usize::MAX);
+            if procs > goslings::PROCS_MAX {
+                let most = goslings::PROCS_MAX;
+                return Err(PyValueError::new_err(format!("gomaxprocs takes at most {most}")));
+            }
+            Ok(goslings::set_procs(procs))
+        }
+        _ => Ok(goslings::procs()),
+    }
+}
+
+/// The number of workers before anything is started; for `goslings` itself.
+#[pyfunction]
+#[pyo3(name = "_start_default")]
+pub(crate) fn start_default(procs: usize) {
+    goslings::set_default_procs(procs);
+}
+
+/// How many goroutines exist: running, ready, parked or not started yet.
+#[pyfunction]
+pub(crate) fn num_goroutine() -> u64 {
+    goslings::stats().goroutines
+}
+
+/// The runtime's counters, as a dict.
+#[pyfunction]
+#[pyo3(name = "_stats")]
+pub(crate) fn stats(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
+    let stats = goslings::stats();
+    let dict = PyDict::new(py);
+    dict.set_item("procs", stats.procs)?;
+    dict.set_item("workers", stats.workers)?;
+    dict.set_item("goroutines", stats.goroutines)?;
+    dict.set_item("spawned", stats.spawned)?;
+    dict.set_item("started", stats.started)?;
+    dict.set_item("finished", stats.finished)?;
+    dict.set_item("switches", stats.switches)?;
+    dict.set_item("stolen", stats.stolen)?;
+    dict.set_item("sleeps", stats.sleeps)?;
+    dict.set_item("timers", stats.timers)?;
+    dict.set_item("stacks", stats.stacks)?;
+    Ok(dict)
+}

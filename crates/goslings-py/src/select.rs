@@ -1,0 +1,184 @@
+//! `select` and its cases.
+
+use crate::chan::{PyChan, RecvChan, SendChan};
+use crate::errors;
+use crate::timeout::wait;
+use crate::value::{Channel, Value};
+use goslings::SelectError;
+use pyo3::exceptions::PyTypeError;
+use pyo3::prelude::*;
+use pyo3::types::PyTuple;
+use std::sync::Arc;
+
+/// One case of a `select`. Made by `recv(ch)` and `send(ch, value)`; may be used again.
+#[pyclass(module = "goslings", frozen)]
+pub(crate) struct Case {
+    channel: Option<Arc<Channel>>,
+    /// The channel or view as the caller gave it; None for a case that is never ready.
+    given: Py<PyAny>,
+    /// What to send; None for a receive.
+    value: Option<Py<PyAny>>,
+}
+
+#[pymethods]
+impl Case {
+    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
+        let chan = self.given.bind(py).repr()?;
+        match &self.value {
+            Some(value) => Ok(format!("send({chan}, {})", value.bind(py).repr()?)),
+            None => Ok(format!("recv({chan})")),
+        }
+    }
+}
+
+/// recv(ch): a receive case for `select`. `recv(None)` is never ready: Go's nil channel.
+///
+/// Raises TypeError for a SendChan or anything that is no channel.
+#[pyfunction]
+#[pyo3(signature = (ch, /))]
+pub(crate) fn recv(ch: Bound<'_, PyAny>) -> PyResult<Case> {
+    let channel = if let Ok(chan) = ch.cast::<PyChan>() {
+        Some(Arc::clone(&chan.get().channel))
+    } else if let Ok(view) = ch.cast::<RecvChan>() {
+        Some(Arc::clone(&view.get().channel))
+    } else if ch.is_none() {
+        None
+    } else if ch.is_instance_of::<SendChan>() {
+        return Err(PyTypeError::new_err("cannot receive from a SendChan: it only sends"));
+    } else {
+        let kind = ch.get_type().name()?;
+        return Err(PyTypeError::new_err(format!("recv needs a chan, a RecvChan or None, not {kind}")));
+    };
+    Ok(Case { channel, given: ch.unbind(), value: None })
+}
+
+/// send(ch, value): a send case for `select`. `send(None, value)` is never ready: Go's nil channel.
+///
+/// Raises TypeError for a RecvChan or anything that is no channel.
+#[pyfunction]
+#[pyo3(signature = (ch, value, /))]
+pub(crate) fn send(ch: Bound<'_, PyAny>, value: Py<PyAny>) -> PyResult<Case> {
+    let channel = if let Ok(chan) = ch.cast::<PyChan>() {
+        Some(Arc::clone(&chan.get().channel))
+    } else if let Ok(view) = ch.cast::<SendChan>() {
+        Some(Arc::clone(&view.get().channel))
+    } else if ch.is_none() {
+        None
+    } else if ch.is_instance_of::<RecvChan>() {
+        return Err(PyTypeError::new_err("cannot send to a RecvChan: it only receives"));
+    } else {
+        let kind = ch.get_type().name()?;
+        return Err(PyTypeError::new_err(format!("send needs a chan, a SendChan or None, not {kind}")));
+    };
+    Ok(Case { channel, given: ch.unbind(), value: Some(value) })
+}
+
+/// The case that a `select` carried out: `index`, `chan` (the object given in the case), `value` and `ok`.
+///
+/// For a receive `ok` is False if the channel is closed and drained; for a send it is True.
+/// Matches as `Selected(index, value, ok)`.
+#[pyclass(module = "goslings", frozen, generic)]
+pub(crate) struct Selected {
+    /// The place of the case in the call.
+    #[pyo3(get)]
+    index: usize,
+    /// The channel or view given in the case.
+    #[pyo3(get)]
+    chan: Py<PyAny>,
+    /// What was received; None for a send, and for a closed, drained channel.
+    #[pyo3(get)]
+    value: Py<PyAny>,
+    /// False only for a receive from a closed, drained channel.
+    #[pyo3(get)]
+    ok: bool,
+}
+
+#[pymethods]
+impl Selected {
+    #[classattr]
+    fn __match_args__(py: Python<'_>) -> PyResult<Bound<'_, PyTuple>> {
+        PyTuple::new(py, ["index", "value", "ok"])
+    }
+
+    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
+        let value = self.value.bind(py).repr()?;
+        let ok = if self.ok { "True" } else { "False" };
+        Ok(format!("Selected(index={}, value={value}, ok={ok})", self.index))
+    }
+}
+
+/// select(*cases, timeout=None): waits until one of the cases can be carried out, and carries it out.
+///
+/// Of several ready cases one is chosen uniformly at random. Blocks until one is ready; with `timeout=0`
+/// returns None at once if none is (Go's `default`), with `timeout=s` after `s` seconds. Returns a
+/// `Selected`. Raises Closed if the chosen send case's channel is closed. Go: `select`.
+#[pyfunction]
+#[pyo3(signature = (*cases, timeout = None))]
+pub(crate) fn select(
+    py: Python<'_>,
+    cases: &Bound<'_, PyTuple>,
+    timeout: Option<&Bound<'_, PyAny>>,
+) -> PyResult<Option<Selected>> {
+    let wait = wait(timeout)?;
+    let mut given: Few<'_> = Few::new();
+    let cases = cases.as_slice();
+    for case in cases {
+        let Ok(case) = case.cast::<Case>() else {
+            let kind = case.get_type().name()?;
+            return Err(PyTypeError::new_err(format!(
+                "select takes cases made by recv(ch) and send(ch, value), not {kind}"
+            )));
+        };
+        let case = case.get();
+        given.push(match (&case.channel, &case.value) {
+            (None, _) => goslings::Case::Never,
+            (Some(channel), None) => goslings::Case::Recv(channel),
+            (Some(channel), Some(value)) => {
+                goslings::Case::Send(channel, Some(Value::Object(value.clone_ref(py))))
+            }
+        });
+    }
+    match goslings::select(given.as_mut_slice(), wait) {
+        Ok(selected) => {
+            let case = cases[selected.index].cast::<Case>()?.get();
+            Ok(Some(Selected {
+                index: selected.index,
+                chan: case.given.clone_ref(py),
+                ok: case.value.is_some() || selected.value.is_some(),
+                value: selected.value.map_or_else(|| py.None(), |value| value.into_object(py)),
+            }))
+        }
+        Err(SelectError::TimedOut) => Ok(None),
+        Err(error) => Err(errors::select(py, error)),
+    }
+}
+
+/// The runtime's cases: a usual select allocates nothing for them.
+struct Few<'a> {
+    inline: [goslings::Case<'a, Value>; 4],
+    len: usize,
+    more: Vec<goslings::Case<'a, Value>>,
+}
+
+impl<'a> Few<'a> {
+    fn new() -> Few<'a> {
+        Few { inline: [const { goslings::Case::Never }; 4], len: 0, more: Vec::new() }
+    }
+
+    fn push(&mut self, case: goslings::Case<'a, Value>) {
+        if self.len < self.inline.len() {
+            self.inline[self.len] = case;
+        } else {
+            if self.len == self.inline.len() {
+                let inline = std::mem::replace(&mut self.inline, [const { goslings::Case::Never }; 4]);
+                self.more.extend(inline);
+            }
+            self.more.push(case);
+        }
+        self.len += 1;
+    }
+
+    fn as_mut_slice(&mut self) -> &mut [goslings::Case<'a, Value>] {
+        if self.len <= self.inline.len() { &mut self.inline[..self.len] } else { &mut self.more }
+    }
+}

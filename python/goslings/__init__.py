@@ -1,0 +1,47 @@
+"""Goroutines and channels for Python: ordinary functions started with `go`, talking over channels.
+
+>>> from goslings import go, chan
+>>> squares = chan()
+>>> def square(n):
+...     squares.send(n * n)
+>>> for n in range(3):
+...     _ = go(square, n)
+>>> sorted(squares.recv() for _ in range(3))
+[0, 1, 4]
+"""
+
+from goslings._errors import Cancelled as Cancelled
+from goslings._errors import Closed as Closed
+from goslings._errors import DeadlineExceeded as DeadlineExceeded
+from goslings._errors import Deadlock as Deadlock
+from goslings._errors import GoslingsError as GoslingsError
+from goslings._errors import GoslingsInternalError as GoslingsInternalError
+from goslings._errors import WouldBlock as WouldBlock
+from goslings._goslings import Case as Case
+from goslings._goslings import Goroutine as Goroutine
+from goslings._goslings import RecvChan as RecvChan
+from goslings._goslings import Selected as Selected
+from goslings._goslings import SendChan as SendChan
+from goslings._goslings import Ticker as Ticker
+from goslings._goslings import Timer as Timer
+from goslings._goslings import after as after
+from goslings._goslings import after_func as after_func
+from goslings._goslings import chan as chan
+from goslings._goslings import current as current
+from goslings._goslings import go as go
+from goslings._goslings import goexit as goexit
+from goslings._goslings import gomaxprocs as gomaxprocs
+from goslings._goslings import gosched as gosched
+from goslings._goslings import num_goroutine as num_goroutine
+from goslings._goslings import recv as recv
+from goslings._goslings import select as select
+from goslings._goslings import send as send
+from goslings._goslings import sleep as sleep
+from goslings._hooks import ExceptHookArgs as ExceptHookArgs
+from goslings._hooks import excepthook as excepthook
+from goslings._runtime import install as _install
+
+__version__ = "0.1.0"
+
+_install()
+del _install

@@ -1,0 +1,57 @@
+"""The exceptions of goslings: who caused each, and what to do about it."""
+
+__all__ = [
+    "Cancelled",
+    "Closed",
+    "Deadlock",
+    "DeadlineExceeded",
+    "GoExit",
+    "GoslingsError",
+    "GoslingsInternalError",
+    "WorkerDied",
+    "WouldBlock",
+]
+
+
+class GoslingsError(Exception):
+    """Base class of the errors that channels and contexts report."""
+
+
+class Closed(GoslingsError):
+    """The channel is closed.
+
+    Raised by a send on a closed channel, a receive from a closed and drained one, and a second close. Receivers
+    that expect it iterate (`for v in ch`) or use `recv_ok`; senders should be the ones who close.
+    """
+
+
+class WouldBlock(GoslingsError):
+    """A `try_` call without a default found nothing: try later, or use the call that waits."""
+
+
+class DeadlineExceeded(GoslingsError, TimeoutError):
+    """The context's deadline has passed."""
+
+
+class WorkerDied(GoslingsError):
+    """The process that a goroutine ran in is gone."""
+
+
+class Deadlock(RuntimeError):
+    """Everybody waits for somebody: no goroutine and no thread can ever run again."""
+
+
+class Cancelled(BaseException):
+    """This goroutine was cancelled: raised where it waits, to let `finally` and `with` clean up.
+
+    Not an Exception, so that `except Exception` does not swallow it. Raised by the runtime only. Who waits for the
+    goroutine's result gets `concurrent.futures.CancelledError` instead.
+    """
+
+
+class GoExit(BaseException):
+    """Raised by `goexit()` to end its goroutine. Let it pass."""
+
+
+class GoslingsInternalError(RuntimeError):
+    """A bug in goslings itself: please report it."""

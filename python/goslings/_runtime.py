@@ -1,0 +1,52 @@
+"""How the runtime meets the process: how many workers, what at exit, what around `fork`."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+
+from goslings import _goslings
+
+__all__ = ["free_threaded", "install"]
+
+
+def free_threaded() -> bool:
+    """Whether Python code runs in parallel now: a free-threaded build whose GIL is off."""
+    return not sys._is_gil_enabled()
+
+
+def _default_procs() -> int:
+    """GOSLINGS_PROCS, else the usable CPUs on a free-threaded build and 1 on a GIL build."""
+    asked = os.environ.get("GOSLINGS_PROCS", "")
+    if asked:
+        if not asked.isdecimal() or int(asked) < 1:
+            raise ValueError(f"GOSLINGS_PROCS must be a positive whole number, not {asked!r}")
+        return int(asked)
+    if not free_threaded():
+        return 1
+    return _within_quota(os.process_cpu_count() or 1)
+
+
+def _within_quota(cpus: int) -> int:
+    """No more than the container's CPU quota, rounded up (Go does the same since 1.25)."""
+    try:
+        with open("/sys/fs/cgroup/cpu.max", encoding="ascii") as file:
+            quota, period = file.read().split()[:2]
+        if quota != "max":
+            return max(1, min(cpus, -(-int(quota) // int(period))))
+    except (OSError, ValueError):
+        pass
+    return cpus
+
+
+def install() -> None:
+    """Registers with the interpreter; called once, at import."""
+    _goslings._start_default(_default_procs())
+    # Registered early, so it runs late: after the functions that programs register.
+    atexit.register(_goslings._stop)
+    os.register_at_fork(
+        before=_goslings._before_fork,
+        after_in_parent=_goslings._after_fork_parent,
+        after_in_child=_goslings._after_fork_child,
+    )
