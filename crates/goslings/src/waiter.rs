@@ -257,7 +257,7 @@ impl Wake {
     }
 }
 
-/// An OS thread that waits. Lives in the waiting call's frame, one per wait, so that a signal handler
+/// An OS thread that waits. Lives in the waiting call's frame, one per call, so that a signal handler
 /// that runs during a wait may itself wait.
 #[repr(C)]
 pub(crate) struct ThreadWaiter {
@@ -383,7 +383,11 @@ impl Parker {
         };
         match self.task {
             Some(task) => sched::park(task, reason, deadline),
-            None => self.raised.set(self.thread.sleep(deadline)),
+            None => {
+                self.raised.set(self.thread.sleep(deadline));
+                // Ordering: Relaxed. Ready for another wait: the waker, if any, is done with the word.
+                self.thread.word.store(AWAKE, Ordering::Relaxed);
+            }
         }
         self.waiter().finish()
     }

@@ -29,7 +29,8 @@ fn go(body: impl FnOnce() + Send + 'static) -> Arc<Task> {
 fn go_for<T: Send + 'static>(body: impl FnOnce() -> T + Send + 'static) -> (Arc<Task>, Arc<Chan<T>>) {
     let answer = Arc::new(Chan::new(1));
     let sender = Arc::clone(&answer);
-    (go(move || assert!(sender.send(body(), Wait::Forever).is_ok())), answer)
+    // Not `send`, where a cancellation that is still pending would strike.
+    (go(move || assert!(sender.try_send(body()).is_ok())), answer)
 }
 
 /// Waits until a goroutine waits for that reason; not for how long, but for the fact.
