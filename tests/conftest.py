@@ -1,0 +1,64 @@
+"""What holds for every test: no exception of a goroutine goes by unseen, and the number of workers stays."""
+
+from __future__ import annotations
+
+import gc
+import random
+import sys
+from collections.abc import Iterator
+
+import goslings
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def unread(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[goslings.ExceptHookArgs]]:
+    """The exceptions that nobody read. A test that expects some empties the list; else it fails."""
+    reported: list[goslings.ExceptHookArgs] = []
+    monkeypatch.setattr(goslings, "excepthook", reported.append)
+    yield reported
+    assert not reported, "an exception in a goroutine that nobody read"
+
+
+@pytest.fixture
+def two_workers() -> Iterator[None]:
+    """Two workers, also where the default is one."""
+    before = goslings.gomaxprocs(2)
+    yield
+    goslings.gomaxprocs(before)
+
+
+@pytest.fixture
+def one_worker() -> Iterator[None]:
+    """Goroutines that start in this test start on one worker."""
+    before = goslings.gomaxprocs(1)
+    yield
+    goslings.gomaxprocs(before)
+
+
+@pytest.fixture
+def collect() -> Iterator[None]:
+    """Nothing of earlier tests is left to be collected, and nothing is collected unasked."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.fixture
+def fast_switching() -> Iterator[None]:
+    """Threads of a GIL build change places a thousand times as often."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(5e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.fixture
+def rng() -> random.Random:
+    """Random choices from a seed that is printed when the test fails; GOSLINGS_SEED repeats them."""
+    import os
+
+    seed = int(os.environ.get("GOSLINGS_SEED", "0")) or random.SystemRandom().randrange(1, 2**32)
+    print(f"GOSLINGS_SEED={seed}")
+    return random.Random(seed)

@@ -1,0 +1,95 @@
+"""What the tests share: waiting for conditions instead of sleeping, and programs in a process of their own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import goslings
+from goslings import Goroutine, go
+
+FREE_THREADED = not sys._is_gil_enabled()
+SECONDS = 20.0
+"""How long a condition may take to come true before a test fails: far more than it needs."""
+
+
+def count(usual: int) -> int:
+    """A number of rounds, scaled by GOSLINGS_TEST_SCALE (0.1 for slow machines, 10 to dig deeper)."""
+    return max(2, int(usual * float(os.environ.get("GOSLINGS_TEST_SCALE", "1"))))
+
+
+def until(condition: Callable[[], object], seconds: float = SECONDS) -> None:
+    """Waits until `condition()` is true. Never for an order of events, only for one to be seen."""
+    deadline = time.monotonic() + seconds
+    pause = 0.0
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {seconds} s: {condition}")
+        goslings.sleep(pause)
+        pause = min(0.01, pause + 0.0002)
+
+
+def state(goroutine: Goroutine[Any]) -> str:
+    """What a goroutine does now, in the words of a dump: "chan receive", "running", "done" …"""
+    return repr(goroutine).removeprefix(f"<Goroutine {goroutine.name} (").removesuffix(")>")
+
+
+WAITING = {"chan receive", "chan send", "select", "select (no cases)", "sleep"}
+
+
+def parked(*goroutines: Goroutine[Any]) -> None:
+    """Waits until each of them waits for something: by then it is in the queue of what it waits on."""
+    for goroutine in goroutines:
+        until(lambda goroutine=goroutine: state(goroutine) in WAITING)
+
+
+def park_one_by_one(functions: Iterable[Callable[[], object]]) -> list[Goroutine[Any]]:
+    """Starts goroutines such that each waits before the next one starts."""
+    goroutines = []
+    for function in functions:
+        goroutines.append(go(function))
+        parked(goroutines[-1])
+    return goroutines
+
+
+def results(goroutines: Iterable[Goroutine[Any]]) -> list[Any]:
+    """What all of them returned."""
+    return [goroutine.result(SECONDS) for goroutine in goroutines]
+
+
+def start_child(code: str, *, env: dict[str, str] | None = None) -> subprocess.Popen[str]:
+    """Starts a Python program in a process of its own, with warnings as errors."""
+    return subprocess.Popen(
+        [sys.executable, "-W", "error", "-X", "faulthandler", "-c", textwrap.dedent(code)],
+        env={**os.environ, **(env or {})},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def run_child(
+    code: str, *, env: dict[str, str] | None = None, seconds: float = 60
+) -> subprocess.CompletedProcess[str]:
+    """Runs a Python program in a process of its own to its end."""
+    with start_child(code, env=env) as process:
+        try:
+            out, err = process.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            out, err = process.communicate()
+            raise AssertionError(f"no end after {seconds} s\n{out}\n{err}") from None
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def check_child(code: str, *, env: dict[str, str] | None = None, seconds: float = 60) -> str:
+    """Runs a program that must end well and write nothing to stderr; returns what it printed."""
+    done = run_child(code, env=env, seconds=seconds)
+    assert (done.returncode, done.stderr) == (0, ""), f"status {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
