@@ -10,6 +10,7 @@
 [0, 1, 4]
 """
 
+from goslings._blocking import blocking as blocking
 from goslings._errors import Cancelled as Cancelled
 from goslings._errors import Closed as Closed
 from goslings._errors import DeadlineExceeded as DeadlineExceeded
@@ -17,13 +18,21 @@ from goslings._errors import Deadlock as Deadlock
 from goslings._errors import GoslingsError as GoslingsError
 from goslings._errors import GoslingsInternalError as GoslingsInternalError
 from goslings._errors import WouldBlock as WouldBlock
+from goslings._goslings import AtomicInt as AtomicInt
+from goslings._goslings import Barrier as Barrier
 from goslings._goslings import Case as Case
+from goslings._goslings import Cond as Cond
+from goslings._goslings import Event as Event
 from goslings._goslings import Goroutine as Goroutine
+from goslings._goslings import Mutex as Mutex
 from goslings._goslings import RecvChan as RecvChan
+from goslings._goslings import RWMutex as RWMutex
 from goslings._goslings import Selected as Selected
+from goslings._goslings import Semaphore as Semaphore
 from goslings._goslings import SendChan as SendChan
 from goslings._goslings import Ticker as Ticker
 from goslings._goslings import Timer as Timer
+from goslings._goslings import WaitGroup as WaitGroup
 from goslings._goslings import after as after
 from goslings._goslings import after_func as after_func
 from goslings._goslings import chan as chan
@@ -39,7 +48,14 @@ from goslings._goslings import send as send
 from goslings._goslings import sleep as sleep
 from goslings._hooks import ExceptHookArgs as ExceptHookArgs
 from goslings._hooks import excepthook as excepthook
+from goslings._map import Map as Map
+from goslings._once import Once as Once
+from goslings._once import once_value as once_value
+from goslings._pool import Pool as Pool
 from goslings._runtime import install as _install
+from goslings._singleflight import SingleFlight as SingleFlight
+from goslings._stats import Stats as Stats
+from goslings._stats import stats as stats
 
 __version__ = "0.1.0"
 

@@ -6,7 +6,7 @@ import atexit
 import os
 import sys
 
-from goslings import _goslings
+from goslings import _goslings, _imports
 
 __all__ = ["free_threaded", "install"]
 
@@ -43,6 +43,7 @@ def _within_quota(cpus: int) -> int:
 def install() -> None:
     """Registers with the interpreter; called once, at import."""
     _goslings._start_default(_default_procs())
+    _imports.install()
     # Registered early, so it runs late: after the functions that programs register.
     atexit.register(_goslings._stop)
     os.register_at_fork(

@@ -1,6 +1,6 @@
 //! `chan`, and its send-only and receive-only views.
 
-use crate::errors;
+use crate::errors::{self, no_copy, no_pickle};
 use crate::timeout::wait;
 use crate::value::{Channel, Value};
 use goslings::Wait;
@@ -82,10 +82,24 @@ fn try_send(channel: &Channel, value: Bound<'_, PyAny>) -> PyResult<bool> {
     }
 }
 
-fn try_recv(channel: &Channel, py: Python<'_>, default: Option<Py<PyAny>>) -> PyResult<Py<PyAny>> {
+/// An argument that may be left out, where None is a value like any other.
+enum Optional {
+    Missing,
+    Given(Py<PyAny>),
+}
+
+impl<'py> FromPyObject<'_, 'py> for Optional {
+    type Error = PyErr;
+
+    fn extract(object: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
+        Ok(Optional::Given(object.to_owned().unbind()))
+    }
+}
+
+fn try_recv(channel: &Channel, py: Python<'_>, default: Optional) -> PyResult<Py<PyAny>> {
     match (channel.try_recv(), default) {
         (Ok(value), _) => Ok(value.into_object(py)),
-        (Err(TryRecvError::Empty), Some(default)) => Ok(default),
+        (Err(TryRecvError::Empty), Optional::Given(default)) => Ok(default),
         (Err(error), _) => Err(errors::try_recv(error)),
     }
 }
@@ -107,16 +121,6 @@ fn hash(channel: &Arc<Channel>) -> isize {
     (Arc::as_ptr(channel).addr() >> 4).cast_signed()
 }
 
-fn no_copy(what: &str) -> PyErr {
-    PyTypeError::new_err(format!("a {what} cannot be copied: it is a reference already, pass it on as it is"))
-}
-
-fn no_pickle(what: &str) -> PyErr {
-    PyTypeError::new_err(format!(
-        "a {what} cannot be pickled: it belongs to this process; pass it to a goroutine instead"
-    ))
-}
-
 #[pymethods]
 impl PyChan {
     #[new]
@@ -125,10 +129,12 @@ impl PyChan {
         let capacity = match capacity {
             None => 0,
             Some(capacity) => {
-                if !capacity.is_instance_of::<PyInt>() && !capacity.hasattr("__index__")? {
+                let is_int = capacity.is_instance_of::<PyInt>();
+                if !is_int && !capacity.hasattr("__index__")? {
                     let kind = capacity.get_type().name()?;
                     return Err(PyTypeError::new_err(format!("capacity must be an int, not {kind}")));
                 }
+                let capacity = if is_int { capacity.clone() } else { capacity.call_method0("__index__")? };
                 if capacity.lt(0)? {
                     return Err(PyValueError::new_err("capacity must not be negative"));
                 }
@@ -179,8 +185,8 @@ impl PyChan {
     /// Receives a value if that needs no waiting; else returns `default`.
     ///
     /// Never blocks. Without `default` raises WouldBlock; on a closed, drained channel raises Closed.
-    #[pyo3(signature = (default = None, /))]
-    fn try_recv(&self, py: Python<'_>, default: Option<Py<PyAny>>) -> PyResult<Py<PyAny>> {
+    #[pyo3(signature = (default = Optional::Missing))]
+    fn try_recv(&self, py: Python<'_>, default: Optional) -> PyResult<Py<PyAny>> {
         try_recv(&self.channel, py, default)
     }
 
@@ -383,8 +389,8 @@ impl RecvChan {
     }
 
     /// As `chan.try_recv`.
-    #[pyo3(signature = (default = None, /))]
-    fn try_recv(&self, py: Python<'_>, default: Option<Py<PyAny>>) -> PyResult<Py<PyAny>> {
+    #[pyo3(signature = (default = Optional::Missing))]
+    fn try_recv(&self, py: Python<'_>, default: Optional) -> PyResult<Py<PyAny>> {
         try_recv(&self.channel, py, default)
     }
 

@@ -1,8 +1,8 @@
 //! Runtime outcomes as Python exceptions: the only place that makes them.
 
 use goslings::chan::{CloseError, RecvError, SendError, SendErrorKind, TryRecvError, TrySendError};
-use goslings::{SelectError, SleepError};
-use pyo3::exceptions::{PySystemError, PyTimeoutError};
+use goslings::{SelectError, SleepError, WaitError};
+use pyo3::exceptions::{PyRuntimeError, PySystemError, PyTimeoutError, PyTypeError};
 use pyo3::prelude::*;
 
 mod classes {
@@ -11,6 +11,7 @@ mod classes {
     pyo3::import_exception!(goslings._errors, Cancelled);
     pyo3::import_exception!(goslings._errors, GoExit);
     pyo3::import_exception!(concurrent.futures, CancelledError);
+    pyo3::import_exception!(threading, BrokenBarrierError);
 }
 pub(crate) use classes::{Cancelled, CancelledError, Closed, GoExit, WouldBlock};
 
@@ -83,4 +84,41 @@ pub(crate) fn try_recv(error: TryRecvError) -> PyErr {
 
 pub(crate) fn close(_: CloseError) -> PyErr {
     Closed::new_err("close of closed channel")
+}
+
+/// A wait for a lock or a permit that failed.
+pub(crate) fn wait(py: Python<'_>, error: WaitError, what: &str) -> PyErr {
+    match error {
+        WaitError::TimedOut => timed_out(what),
+        WaitError::Cancelled => cancelled(py),
+        WaitError::Interrupted => pending(py),
+    }
+}
+
+/// A `wait(timeout)` that answers with a bool.
+pub(crate) fn waited(py: Python<'_>, result: Result<(), WaitError>) -> PyResult<bool> {
+    match result {
+        Ok(()) => Ok(true),
+        Err(WaitError::TimedOut) => Ok(false),
+        Err(error) => Err(wait(py, error, "wait")),
+    }
+}
+
+/// A synchronisation object used against its rules.
+pub(crate) fn misuse(text: &'static str) -> PyErr {
+    PyRuntimeError::new_err(text)
+}
+
+pub(crate) fn broken_barrier() -> PyErr {
+    classes::BrokenBarrierError::new_err(())
+}
+
+pub(crate) fn no_copy(what: &str) -> PyErr {
+    PyTypeError::new_err(format!("a {what} cannot be copied: it is a reference already, pass it on as it is"))
+}
+
+pub(crate) fn no_pickle(what: &str) -> PyErr {
+    PyTypeError::new_err(format!(
+        "a {what} cannot be pickled: it belongs to this process; pass it to a goroutine instead"
+    ))
 }

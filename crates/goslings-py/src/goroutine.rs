@@ -6,7 +6,7 @@ use crate::host;
 use crate::timeout::wait;
 use crate::value::Channel;
 use goslings::chan::RecvError;
-use goslings::{Task, Wait};
+use goslings::{Task, Wait, WaitGroup};
 use pyo3::exceptions::{PyBaseException, PyTypeError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
@@ -56,6 +56,8 @@ pub(crate) struct Goroutine {
     finished: OnceLock<Arc<Channel>>,
     /// Whether somebody has looked at the result.
     read: AtomicBool,
+    /// Told when it ends.
+    group: Option<Arc<WaitGroup>>,
     /// Where `go` was called: a code object and an offset in it.
     place: Option<(Py<PyAny>, i32)>,
 }
@@ -72,17 +74,31 @@ pub(crate) fn go(
     args: Bound<'_, PyTuple>,
     kwargs: Option<Bound<'_, PyDict>>,
 ) -> PyResult<Py<Goroutine>> {
-    if !r#fn.is_callable() {
-        let kind = r#fn.get_type().name()?;
+    launch(py, r#fn, args, kwargs, None)
+}
+
+/// Starts a goroutine; it counts in `group` until its end.
+pub(crate) fn launch(
+    py: Python<'_>,
+    function: Bound<'_, PyAny>,
+    args: Bound<'_, PyTuple>,
+    kwargs: Option<Bound<'_, PyDict>>,
+    group: Option<Arc<WaitGroup>>,
+) -> PyResult<Py<Goroutine>> {
+    if !function.is_callable() {
+        let kind = function.get_type().name()?;
         return Err(PyTypeError::new_err(format!("go needs a callable, not {kind}")));
     }
     let start = Start {
-        function: r#fn.unbind(),
+        function: function.unbind(),
         args: args.unbind(),
         kwargs: kwargs.map(Bound::unbind),
         context: host::copy_context(py)?,
     };
     let live = Live { start: Some(start), ..Live::default() };
+    if let Some(group) = &group {
+        group.add(1).map_err(|_| errors::misuse("negative WaitGroup counter"))?;
+    }
     let handle = Py::new(
         py,
         Goroutine {
@@ -91,6 +107,7 @@ pub(crate) fn go(
             end: OnceLock::new(),
             finished: OnceLock::new(),
             read: AtomicBool::new(false),
+            group,
             place: host::caller(py),
         },
     )?;
@@ -176,6 +193,12 @@ impl Goroutine {
         fence(Ordering::SeqCst);
         if let Some(finished) = self.finished.get() {
             let _ = finished.close();
+        }
+        if let Some(group) = &self.group {
+            if group.done().is_err() {
+                let error = errors::misuse("negative WaitGroup counter").into_value(py);
+                report(py, error, self.label(py), self.started_at(py));
+            }
         }
         let callbacks = std::mem::take(&mut self.lock().callbacks);
         for callback in callbacks {
@@ -395,7 +418,7 @@ impl Goroutine {
     }
 
     fn __copy__(&self) -> PyResult<()> {
-        Err(PyTypeError::new_err("a Goroutine cannot be copied"))
+        Err(errors::no_copy("Goroutine"))
     }
 
     fn __deepcopy__(&self, _memo: &Bound<'_, PyAny>) -> PyResult<()> {
@@ -403,7 +426,7 @@ impl Goroutine {
     }
 
     fn __reduce__(&self) -> PyResult<()> {
-        Err(PyTypeError::new_err("a Goroutine cannot be pickled: it belongs to this process"))
+        Err(errors::no_pickle("Goroutine"))
     }
 
     fn __repr__(&self, py: Python<'_>) -> String {

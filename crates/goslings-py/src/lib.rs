@@ -1,21 +1,45 @@
 //! The Python module of goslings. One file per noun; each only translates between Python and the runtime
 //! crate. `python/goslings` re-exports what is defined here.
 
+mod atomic;
+mod barrier;
 mod chan;
+mod cond;
 mod errors;
+mod event;
 mod goroutine;
 #[expect(unsafe_code, reason = "calls into the C file that swaps the interpreter's per-thread state")]
 mod host;
+mod mutex;
+mod rwmutex;
 mod select;
+mod semaphore;
 mod timer;
 mod timeout;
 mod value;
+mod waitgroup;
 
 use pyo3::prelude::*;
 
 /// The compiled part of goslings. Import from `goslings` instead.
 #[pymodule(gil_used = false, name = "_goslings")]
 mod module {
+    #[pymodule_export]
+    use crate::atomic::AtomicInt;
+    #[pymodule_export]
+    use crate::barrier::Barrier;
+    #[pymodule_export]
+    use crate::cond::Cond;
+    #[pymodule_export]
+    use crate::event::Event;
+    #[pymodule_export]
+    use crate::mutex::PyMutex;
+    #[pymodule_export]
+    use crate::rwmutex::{RWMutex, RWMutexSide};
+    #[pymodule_export]
+    use crate::semaphore::Semaphore;
+    #[pymodule_export]
+    use crate::waitgroup::WaitGroup;
     #[pymodule_export]
     use crate::chan::{PyChan, RecvChan, SendChan};
     #[pymodule_export]

@@ -182,11 +182,15 @@ impl PyTimer {
     }
 
     fn __copy__(&self) -> PyResult<()> {
-        Err(PyTypeError::new_err("a Timer cannot be copied"))
+        Err(errors::no_copy("Timer"))
+    }
+
+    fn __deepcopy__(&self, _memo: &Bound<'_, PyAny>) -> PyResult<()> {
+        Err(errors::no_copy("Timer"))
     }
 
     fn __reduce__(&self) -> PyResult<()> {
-        Err(PyTypeError::new_err("a Timer cannot be pickled"))
+        Err(errors::no_pickle("Timer"))
     }
 }
 
@@ -260,10 +264,14 @@ impl Ticker {
     }
 
     fn __copy__(&self) -> PyResult<()> {
-        Err(PyTypeError::new_err("a Ticker cannot be copied"))
+        Err(errors::no_copy("Ticker"))
+    }
+
+    fn __deepcopy__(&self, _memo: &Bound<'_, PyAny>) -> PyResult<()> {
+        Err(errors::no_copy("Ticker"))
     }
 
     fn __reduce__(&self) -> PyResult<()> {
-        Err(PyTypeError::new_err("a Ticker cannot be pickled"))
+        Err(errors::no_pickle("Ticker"))
     }
 }

@@ -41,10 +41,42 @@ impl Deadline {
 }
 
 /// The time now.
+#[cfg(not(loom))]
 #[must_use]
 pub fn now() -> Deadline {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: `time` is a valid place to write to; CLOCK_MONOTONIC exists on every system we build for.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
     Deadline(time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64)
+}
+
+#[cfg(loom)]
+pub use model::now;
+#[cfg(all(loom, test))]
+pub(crate) use model::restart;
+
+/// Time for models, which have to be the same in each run: it advances when somebody looks.
+#[cfg(loom)]
+mod model {
+    use super::Deadline;
+    use std::cell::Cell;
+
+    // Not loom's thread-locals: loom runs all threads of a model on one thread, so these are global.
+    std::thread_local! {
+        static NOW: Cell<u64> = const { Cell::new(0) };
+        static TICK: Cell<u64> = const { Cell::new(0) };
+    }
+
+    /// The time now.
+    #[must_use]
+    pub fn now() -> Deadline {
+        NOW.set(NOW.get() + TICK.get());
+        Deadline(NOW.get())
+    }
+
+    #[cfg(test)]
+    pub(crate) fn restart(tick: u64) {
+        NOW.set(0);
+        TICK.set(tick);
+    }
 }

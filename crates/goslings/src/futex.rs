@@ -62,17 +62,32 @@ mod system {
 #[cfg(loom)]
 mod system {
     use super::{AtomicU32, Deadline, Woken};
+    use loom::sync::{Condvar, Mutex};
 
-    /// Under loom a sleep is a yield: the model explores every moment at which it could end.
-    pub(crate) fn wait(word: &AtomicU32, expected: u32, _deadline: Option<Deadline>) -> Woken {
-        // Ordering: Acquire, as every sleeper's own re-read; only the model runs this.
-        if word.load(crate::sync::Ordering::Acquire) == expected {
+    loom::lazy_static! {
+        /// One queue for all words, as below. Without timed sleeps, so that a lost wake is a deadlock,
+        /// which loom reports.
+        static ref SLEEPERS: (Mutex<()>, Condvar) = (Mutex::new(()), Condvar::new());
+    }
+
+    /// A sleep with a deadline ends by it after others had a chance to run.
+    pub(crate) fn wait(word: &AtomicU32, expected: u32, deadline: Option<Deadline>) -> Woken {
+        if deadline.is_some() {
             loom::thread::yield_now();
+            return Woken::ByTime;
+        }
+        let guard = SLEEPERS.0.lock().expect("not poisoned");
+        // Ordering: Relaxed, as in the kernel: the sleeper's own re-read is what synchronizes.
+        if word.load(crate::sync::Ordering::Relaxed) == expected {
+            drop(SLEEPERS.1.wait(guard));
         }
         Woken::ByWakerOrNot
     }
 
-    pub(crate) fn wake(_address: *const AtomicU32) {}
+    pub(crate) fn wake(_address: *const AtomicU32) {
+        drop(SLEEPERS.0.lock());
+        SLEEPERS.1.notify_all();
+    }
 }
 
 #[cfg(all(not(target_os = "linux"), not(loom)))]

@@ -130,7 +130,7 @@ struct Held {
 }
 
 #[cfg(debug_assertions)]
-thread_local! {
+crate::sync::thread_local! {
     static HELD: std::cell::RefCell<Vec<Rank>> = const { std::cell::RefCell::new(Vec::new()) };
 }
 
@@ -143,7 +143,8 @@ impl Held {
 
     #[cfg(debug_assertions)]
     fn push(rank: Rank, same_rank_allowed: bool) -> Held {
-        HELD.with_borrow_mut(|held| {
+        HELD.with(|held| {
+            let mut held = held.borrow_mut();
             let inverted = held.iter().any(|&h| h > rank || (h == rank && !same_rank_allowed));
             assert!(!inverted, "lock rank inversion: taking {rank:?} while holding {held:?}");
             held.push(rank);
@@ -155,7 +156,8 @@ impl Held {
 #[cfg(debug_assertions)]
 impl Drop for Held {
     fn drop(&mut self) {
-        HELD.with_borrow_mut(|held| {
+        HELD.with(|held| {
+            let mut held = held.borrow_mut();
             let place = held.iter().rposition(|&h| h == self.rank).expect("a rank that is held");
             held.remove(place);
         });
@@ -166,5 +168,8 @@ impl Drop for Held {
 #[inline]
 pub(crate) fn assert_none_held() {
     #[cfg(debug_assertions)]
-    HELD.with_borrow(|held| assert!(held.is_empty(), "about to wait while holding {held:?}"));
+    HELD.with(|held| {
+        let held = held.borrow();
+        assert!(held.is_empty(), "about to wait while holding {held:?}");
+    });
 }

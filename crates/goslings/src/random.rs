@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-thread_local! {
+crate::sync::thread_local! {
     static STATE: Cell<u64> = const { Cell::new(0) };
 }
 

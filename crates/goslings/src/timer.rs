@@ -14,13 +14,14 @@
 use crate::clock::{Deadline, now};
 use crate::futex;
 use crate::lock::{Mutex, Rank};
+use crate::sync::{AtomicU32, Ordering, fence};
 use crate::waiter::{Wake, Waiter};
 use std::cell::Cell;
 use std::marker::PhantomPinned;
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64};
 
 const NOT_QUEUED: usize = usize::MAX;
 const NEVER: u64 = u64::MAX;
@@ -237,7 +238,7 @@ impl Timers {
         }
         // Ordering: SeqCst fence, pairs with the one in `clock`: either we see its alarm and ring, or it
         // sees our entry in `soonest`.
-        std::sync::atomic::fence(Ordering::SeqCst);
+        fence(Ordering::SeqCst);
         // Ordering: Relaxed. Ordered by the fence.
         if self.alarm.load(Ordering::Relaxed) > when {
             // Ordering: Relaxed. Only the change of the word counts.
@@ -254,7 +255,7 @@ impl Timers {
             // Ordering: Relaxed. Ordered by the fence below.
             self.alarm.store(NEVER, Ordering::Relaxed);
             // Ordering: SeqCst fence, pairs with the one in `call_clock`.
-            std::sync::atomic::fence(Ordering::SeqCst);
+            fence(Ordering::SeqCst);
             // Ordering: Relaxed. Ordered by the fence.
             let soonest = self.soonest.load(Ordering::Relaxed);
             if soonest > now().0 {

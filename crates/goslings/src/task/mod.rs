@@ -12,11 +12,12 @@ pub(crate) mod stack;
 pub(crate) use fiber::{Fiber, Switch};
 
 use crate::sched::Shared;
+use crate::sync::{AtomicPtr, Ordering};
 use crate::waiter::{Kind, WaitReason, Waiter};
 use std::cell::{Cell, UnsafeCell};
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicPtr, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64};
 
 /// What a goroutine runs. Two words, so that a host can start one without a box.
 #[derive(Debug)]

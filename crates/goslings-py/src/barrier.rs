@@ -1,0 +1,78 @@
+//! `Barrier`.
+
+use crate::errors;
+use crate::timeout::wait;
+use goslings::BarrierError;
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+
+/// Barrier(n): lets `n` goroutines or threads wait for each other, again and again; as `threading.Barrier`.
+///
+/// Raises ValueError unless `n` is positive.
+#[pyclass(module = "goslings", frozen, weakref)]
+pub(crate) struct Barrier {
+    barrier: goslings::Barrier,
+}
+
+#[pymethods]
+impl Barrier {
+    #[new]
+    fn new(n: i64) -> PyResult<Barrier> {
+        match usize::try_from(n) {
+            Ok(parties) if parties > 0 => Ok(Barrier { barrier: goslings::Barrier::new(parties) }),
+            _ => Err(PyValueError::new_err("a Barrier needs a positive number of parties")),
+        }
+    }
+
+    /// Waits until all have come; returns the number of this one, 0 to n - 1.
+    ///
+    /// Blocks at most `timeout` seconds; a wait that fails breaks the barrier for all. Raises TimeoutError
+    /// after `timeout`, and threading.BrokenBarrierError if it is or gets broken.
+    #[pyo3(signature = (timeout = None))]
+    fn wait(&self, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<usize> {
+        self.barrier.wait(wait(timeout)?).map_err(|error| match error {
+            BarrierError::Broken => errors::broken_barrier(),
+            BarrierError::Wait(error) => errors::wait(py, error, "barrier wait"),
+        })
+    }
+
+    /// Breaks the barrier: those who wait and those who come get BrokenBarrierError.
+    fn abort(&self) {
+        self.barrier.abort();
+    }
+
+    /// Makes the barrier as new; those who wait get BrokenBarrierError.
+    fn reset(&self) {
+        self.barrier.reset();
+    }
+
+    /// How many it waits for.
+    #[getter]
+    fn parties(&self) -> usize {
+        self.barrier.parties()
+    }
+
+    /// How many wait now.
+    #[getter]
+    fn n_waiting(&self) -> usize {
+        self.barrier.waiting()
+    }
+
+    /// Whether it is broken.
+    #[getter]
+    fn broken(&self) -> bool {
+        self.barrier.is_broken()
+    }
+
+    fn __copy__(&self) -> PyResult<()> {
+        Err(errors::no_copy("Barrier"))
+    }
+
+    fn __deepcopy__(&self, _memo: &Bound<'_, PyAny>) -> PyResult<()> {
+        Err(errors::no_copy("Barrier"))
+    }
+
+    fn __reduce__(&self) -> PyResult<()> {
+        Err(errors::no_pickle("Barrier"))
+    }
+}

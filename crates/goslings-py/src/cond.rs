@@ -1,0 +1,80 @@
+//! `Cond`.
+
+use crate::errors;
+use crate::mutex::PyMutex;
+use crate::timeout::wait;
+use goslings::CondError;
+use pyo3::prelude::*;
+
+/// Cond(mutex): a place to wait, with `mutex` held, for a change announced by others.
+///
+/// Never wakes by itself; `notify` wakes the longest waiter. As a context manager it locks the mutex.
+/// Go: `sync.Cond`.
+#[pyclass(module = "goslings", frozen, weakref)]
+pub(crate) struct Cond {
+    cond: goslings::Cond,
+    mutex: Py<PyMutex>,
+}
+
+#[pymethods]
+impl Cond {
+    #[new]
+    fn new(mutex: Py<PyMutex>) -> Cond {
+        Cond { cond: goslings::Cond::new(), mutex }
+    }
+
+    /// Unlocks the mutex, waits to be notified, and locks it again; returns whether that came within
+    /// `timeout` seconds.
+    ///
+    /// The mutex is locked on return in every case. Raises RuntimeError if it was not locked.
+    #[pyo3(signature = (timeout = None))]
+    fn wait(&self, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<bool> {
+        match self.cond.wait(&self.mutex.get().mutex, wait(timeout)?) {
+            Ok(()) => Ok(true),
+            Err(CondError::NotLocked) => Err(errors::misuse("Cond.wait with its Mutex unlocked")),
+            Err(CondError::Wait(error)) => errors::waited(py, Err(error)),
+        }
+    }
+
+    /// Wakes the one that has waited longest, if anybody waits. Never blocks.
+    fn notify(&self) {
+        self.cond.notify_one();
+    }
+
+    /// Wakes all that wait now. Never blocks.
+    fn notify_all(&self) {
+        self.cond.notify_all();
+    }
+
+    /// The mutex given at the start.
+    #[getter]
+    fn mutex(&self, py: Python<'_>) -> Py<PyMutex> {
+        self.mutex.clone_ref(py)
+    }
+
+    fn __enter__(slf: Bound<'_, Self>) -> PyResult<Bound<'_, Self>> {
+        slf.get().mutex.bind(slf.py()).call_method0("lock")?;
+        Ok(slf)
+    }
+
+    fn __exit__(
+        &self,
+        _type: &Bound<'_, PyAny>,
+        _value: &Bound<'_, PyAny>,
+        _tb: &Bound<'_, PyAny>,
+    ) -> PyResult<()> {
+        self.mutex.get().mutex.unlock().map_err(|_| errors::misuse("unlock of unlocked Mutex"))
+    }
+
+    fn __copy__(&self) -> PyResult<()> {
+        Err(errors::no_copy("Cond"))
+    }
+
+    fn __deepcopy__(&self, _memo: &Bound<'_, PyAny>) -> PyResult<()> {
+        Err(errors::no_copy("Cond"))
+    }
+
+    fn __reduce__(&self) -> PyResult<()> {
+        Err(errors::no_pickle("Cond"))
+    }
+}

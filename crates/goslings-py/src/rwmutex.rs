@@ -1,0 +1,124 @@
+//! `RWMutex`.
+
+use crate::errors;
+use crate::timeout::wait;
+use goslings::RwMutex;
+use pyo3::prelude::*;
+use std::sync::Arc;
+
+/// A lock for many readers or one writer. `with rw.read():` and `with rw.write():`.
+///
+/// Once a writer waits, new readers wait behind it; when it is done, those readers go before the next writer.
+/// Not reentrant, no upgrade. Go: `sync.RWMutex`.
+#[pyclass(module = "goslings", frozen, weakref)]
+pub(crate) struct RWMutex {
+    mutex: Arc<RwMutex>,
+}
+
+/// One side of a RWMutex, as a context manager.
+#[pyclass(module = "goslings", frozen)]
+pub(crate) struct RWMutexSide {
+    mutex: Arc<RwMutex>,
+    writes: bool,
+}
+
+fn rlock(mutex: &RwMutex, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
+    mutex.rlock(wait(timeout)?).map_err(|error| errors::wait(py, error, "rlock"))
+}
+
+fn lock(mutex: &RwMutex, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
+    mutex.lock(wait(timeout)?).map_err(|error| errors::wait(py, error, "lock"))
+}
+
+fn runlock(mutex: &RwMutex) -> PyResult<()> {
+    mutex.runlock().map_err(|_| errors::misuse("runlock of unlocked RWMutex"))
+}
+
+fn unlock(mutex: &RwMutex) -> PyResult<()> {
+    mutex.unlock().map_err(|_| errors::misuse("unlock of unlocked RWMutex"))
+}
+
+#[pymethods]
+impl RWMutex {
+    #[new]
+    fn new() -> RWMutex {
+        RWMutex { mutex: Arc::new(RwMutex::new()) }
+    }
+
+    /// Locks for reading. Blocks while a writer holds it or waits, at most `timeout` seconds; then raises
+    /// TimeoutError.
+    #[pyo3(signature = (timeout = None))]
+    fn rlock(&self, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
+        rlock(&self.mutex, py, timeout)
+    }
+
+    /// Locks for reading if that needs no waiting; returns whether it did.
+    fn try_rlock(&self) -> bool {
+        self.mutex.try_rlock()
+    }
+
+    /// Undoes one `rlock`. Raises RuntimeError if no reader holds it.
+    fn runlock(&self) -> PyResult<()> {
+        runlock(&self.mutex)
+    }
+
+    /// Locks for writing. Blocks while anybody holds it, at most `timeout` seconds; then raises TimeoutError.
+    #[pyo3(signature = (timeout = None))]
+    fn lock(&self, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
+        lock(&self.mutex, py, timeout)
+    }
+
+    /// Locks for writing if that needs no waiting; returns whether it did.
+    fn try_lock(&self) -> bool {
+        self.mutex.try_lock()
+    }
+
+    /// Undoes `lock`. Raises RuntimeError if no writer holds it.
+    fn unlock(&self) -> PyResult<()> {
+        unlock(&self.mutex)
+    }
+
+    /// The reading side: `with rw.read():`.
+    fn read(&self) -> RWMutexSide {
+        RWMutexSide { mutex: Arc::clone(&self.mutex), writes: false }
+    }
+
+    /// The writing side: `with rw.write():`.
+    fn write(&self) -> RWMutexSide {
+        RWMutexSide { mutex: Arc::clone(&self.mutex), writes: true }
+    }
+
+    fn __copy__(&self) -> PyResult<()> {
+        Err(errors::no_copy("RWMutex"))
+    }
+
+    fn __deepcopy__(&self, _memo: &Bound<'_, PyAny>) -> PyResult<()> {
+        Err(errors::no_copy("RWMutex"))
+    }
+
+    fn __reduce__(&self) -> PyResult<()> {
+        Err(errors::no_pickle("RWMutex"))
+    }
+}
+
+#[pymethods]
+impl RWMutexSide {
+    fn __enter__(slf: Bound<'_, Self>) -> PyResult<Bound<'_, Self>> {
+        let this = slf.get();
+        if this.writes {
+            lock(&this.mutex, slf.py(), None)?;
+        } else {
+            rlock(&this.mutex, slf.py(), None)?;
+        }
+        Ok(slf)
+    }
+
+    fn __exit__(
+        &self,
+        _type: &Bound<'_, PyAny>,
+        _value: &Bound<'_, PyAny>,
+        _tb: &Bound<'_, PyAny>,
+    ) -> PyResult<()> {
+        if self.writes { unlock(&self.mutex) } else { runlock(&self.mutex) }
+    }
+}

@@ -1,0 +1,82 @@
+//! `Semaphore`.
+
+use crate::errors;
+use crate::timeout::wait;
+use goslings::AcquireError;
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+
+/// Semaphore(n): `n` permits, of which one may acquire several at once.
+///
+/// First in, first out: one who wants many holds back those behind who want few. As a context manager it
+/// acquires one. Raises ValueError for a negative `n`. Go: `golang.org/x/sync/semaphore`.
+#[pyclass(module = "goslings", frozen, weakref)]
+pub(crate) struct Semaphore {
+    semaphore: goslings::Semaphore,
+}
+
+fn number(n: i64) -> PyResult<u64> {
+    u64::try_from(n).map_err(|_| PyValueError::new_err("a number of permits must not be negative"))
+}
+
+#[pymethods]
+impl Semaphore {
+    #[new]
+    fn new(n: i64) -> PyResult<Semaphore> {
+        Ok(Semaphore { semaphore: goslings::Semaphore::new(number(n)?) })
+    }
+
+    /// Takes `n` permits. Blocks until they are free, at most `timeout` seconds; then raises TimeoutError.
+    ///
+    /// Raises ValueError if `n` is more than there are in all.
+    #[pyo3(signature = (n = 1, timeout = None))]
+    fn acquire(&self, py: Python<'_>, n: i64, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
+        match self.semaphore.acquire(number(n)?, wait(timeout)?) {
+            Ok(()) => Ok(()),
+            Err(AcquireError::TooMany) => {
+                let size = self.semaphore.size();
+                Err(PyValueError::new_err(format!("cannot acquire {n} of {size} permits")))
+            }
+            Err(AcquireError::Wait(error)) => Err(errors::wait(py, error, "acquire")),
+        }
+    }
+
+    /// Takes `n` permits if that needs no waiting; returns whether it did.
+    #[pyo3(signature = (n = 1))]
+    fn try_acquire(&self, n: i64) -> PyResult<bool> {
+        Ok(self.semaphore.try_acquire(number(n)?))
+    }
+
+    /// Gives `n` permits back. Never blocks. Raises RuntimeError if that is more than were taken.
+    #[pyo3(signature = (n = 1))]
+    fn release(&self, n: i64) -> PyResult<()> {
+        let released = self.semaphore.release(number(n)?);
+        released.map_err(|_| errors::misuse("release of more permits than were acquired"))
+    }
+
+    fn __enter__(slf: Bound<'_, Self>) -> PyResult<Bound<'_, Self>> {
+        slf.get().acquire(slf.py(), 1, None)?;
+        Ok(slf)
+    }
+
+    fn __exit__(
+        &self,
+        _type: &Bound<'_, PyAny>,
+        _value: &Bound<'_, PyAny>,
+        _tb: &Bound<'_, PyAny>,
+    ) -> PyResult<()> {
+        self.release(1)
+    }
+
+    fn __copy__(&self) -> PyResult<()> {
+        Err(errors::no_copy("Semaphore"))
+    }
+
+    fn __deepcopy__(&self, _memo: &Bound<'_, PyAny>) -> PyResult<()> {
+        Err(errors::no_copy("Semaphore"))
+    }
+
+    fn __reduce__(&self) -> PyResult<()> {
+        Err(errors::no_pickle("Semaphore"))
+    }
+}

@@ -1,0 +1,70 @@
+//! `WaitGroup`.
+
+use crate::errors;
+use crate::goroutine::{Goroutine, launch};
+use crate::timeout::wait;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyTuple};
+use std::sync::Arc;
+
+/// Waits for a number of goroutines to be done. Reusable once all are. Go: `sync.WaitGroup`.
+#[pyclass(module = "goslings", frozen, weakref)]
+pub(crate) struct WaitGroup {
+    group: Arc<goslings::WaitGroup>,
+}
+
+#[pymethods]
+impl WaitGroup {
+    #[new]
+    fn new() -> WaitGroup {
+        WaitGroup { group: Arc::new(goslings::WaitGroup::new()) }
+    }
+
+    /// Adds `n`, which may be negative, to the counter. Never blocks. Raises RuntimeError if that takes it
+    /// below zero.
+    #[pyo3(signature = (n = 1))]
+    fn add(&self, n: i64) -> PyResult<()> {
+        self.group.add(n).map_err(|_| errors::misuse("negative WaitGroup counter"))
+    }
+
+    /// Takes one off the counter. Never blocks. Raises RuntimeError below zero.
+    fn done(&self) -> PyResult<()> {
+        self.group.done().map_err(|_| errors::misuse("negative WaitGroup counter"))
+    }
+
+    /// Waits until the counter is zero; returns whether that came within `timeout` seconds.
+    #[pyo3(signature = (timeout = None))]
+    fn wait(&self, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<bool> {
+        errors::waited(py, self.group.wait(wait(timeout)?))
+    }
+
+    /// Starts `fn(*args, **kwargs)` as a goroutine that counts here until it ends, however it ends.
+    #[pyo3(signature = (r#fn, /, *args, **kwargs))]
+    fn go(
+        &self,
+        py: Python<'_>,
+        r#fn: Bound<'_, PyAny>,
+        args: Bound<'_, PyTuple>,
+        kwargs: Option<Bound<'_, PyDict>>,
+    ) -> PyResult<Py<Goroutine>> {
+        launch(py, r#fn, args, kwargs, Some(Arc::clone(&self.group)))
+    }
+
+    /// The counter.
+    #[getter]
+    fn count(&self) -> i64 {
+        self.group.count()
+    }
+
+    fn __copy__(&self) -> PyResult<()> {
+        Err(errors::no_copy("WaitGroup"))
+    }
+
+    fn __deepcopy__(&self, _memo: &Bound<'_, PyAny>) -> PyResult<()> {
+        Err(errors::no_copy("WaitGroup"))
+    }
+
+    fn __reduce__(&self) -> PyResult<()> {
+        Err(errors::no_pickle("WaitGroup"))
+    }
+}

@@ -1,0 +1,104 @@
+"""blocking: runs a call that would hold a worker on a thread of its own, and parks the caller meanwhile."""
+
+from __future__ import annotations
+
+import contextvars
+import os
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from goslings._errors import Closed
+from goslings._goslings import AtomicInt, Event, chan, current
+
+__all__ = ["blocking"]
+
+_IDLE_SECONDS = 10.0
+"""A thread without a call ends after so long."""
+
+_THREADS_MAX = max(1, int(os.environ.get("GOSLINGS_BLOCKING", "") or 512))
+"""So many calls at once; more wait for a thread."""
+
+
+class _Call:
+    """One call on its way."""
+
+    __slots__ = ("_args", "_context", "_fn", "_kwargs", "done", "failure", "value")
+
+    def __init__(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._context = contextvars.copy_context()
+        self._fn, self._args, self._kwargs = fn, args, kwargs
+        self.done = Event()
+        self.value: Any = None
+        self.failure: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            self.value = self._context.run(self._fn, *self._args, **self._kwargs)
+        except BaseException as error:
+            self.failure = error
+        finally:
+            self.done.set()
+
+
+class _Pool:
+    """Threads that take calls from a rendezvous channel, and end when there are none."""
+
+    def __init__(self) -> None:
+        self._calls: chan[_Call] = chan()
+        self._threads = AtomicInt()
+
+    def submit(self, call: _Call) -> None:
+        if self._calls.try_send(call):
+            return
+        if self._threads.add(1) <= _THREADS_MAX:
+            thread = threading.Thread(target=self._serve, args=(call,), name="goslings-blocking", daemon=True)
+            try:
+                thread.start()
+            except BaseException:
+                self._threads.add(-1)
+                raise
+            return
+        self._threads.add(-1)
+        self._calls.send(call)
+
+    def _serve(self, call: _Call | None) -> None:
+        while call is not None:
+            call.run()
+            call = None
+            try:
+                call = self._calls.recv(timeout=_IDLE_SECONDS)
+            except (TimeoutError, Closed):
+                self._threads.add(-1)
+
+
+_pool = _Pool()
+
+
+def _forget_threads() -> None:
+    global _pool
+    _pool = _Pool()
+
+
+os.register_at_fork(after_in_child=_forget_threads)
+
+
+def blocking[**P, T](fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    """Returns `fn(*args, **kwargs)`, called on a pool of OS threads while the calling goroutine is parked.
+
+    For foreign calls that would hold a worker: a C library, `time.sleep`, a synchronous driver. The call sees the
+    caller's context variables. On a plain thread it is simply called. At most GOSLINGS_BLOCKING calls (512) run at
+    once. Cancelling the goroutine does not stop the call; its result is dropped.
+    """
+    if current() is None:
+        return fn(*args, **kwargs)
+    call = _Call(fn, args, kwargs)
+    _pool.submit(call)
+    call.done.wait()
+    if call.failure is not None:
+        try:
+            raise call.failure
+        finally:
+            del call
+    value: T = call.value
+    return value

@@ -1,0 +1,49 @@
+"""Makes the import system see goroutines.
+
+importlib's per-module locks belong to OS threads. Two goroutines of one worker are one thread to them: the second
+would be let into a module that the first is still executing (and has parked in), and a goroutine that waits for such a
+lock would hold the worker that has to release it. So importlib is given a `_thread` whose idents tell goroutines apart
+and whose locks park them.
+"""
+
+from __future__ import annotations
+
+import _thread
+import importlib._bootstrap as bootstrap  # type: ignore[import-not-found]  # frozen, no stub
+import types
+
+from goslings._goslings import Mutex, current
+
+__all__ = ["install"]
+
+
+class _Lock:
+    """The part of `_thread.lock` that importlib uses."""
+
+    __slots__ = ("_mutex",)
+
+    def __init__(self) -> None:
+        self._mutex = Mutex()
+
+    def acquire(self, blocking: bool = True) -> bool:
+        if not blocking:
+            return self._mutex.try_lock()
+        self._mutex.lock()
+        return True
+
+    def release(self) -> None:
+        self._mutex.unlock()
+
+
+def _ident() -> int:
+    """Tells goroutines and threads apart: threads have even idents (addresses), goroutines odd ones here."""
+    goroutine = current()
+    return _thread.get_ident() if goroutine is None else 2 * goroutine.id + 1
+
+
+def install() -> None:
+    """Replaces `_thread` inside importlib. Locks that exist keep working: they are held by plain threads."""
+    ours = types.ModuleType("_thread", "The _thread that importlib uses: see goslings._imports.")
+    ours.__dict__.update(vars(_thread))
+    ours.__dict__.update(allocate_lock=_Lock, get_ident=_ident)
+    bootstrap._thread = ours

@@ -1,0 +1,71 @@
+"""Once and once_value: things that happen one time, however many ask. Go: `sync.Once`, `sync.OnceValue`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NoReturn
+
+from goslings._goslings import Mutex
+
+__all__ = ["Once", "once_value"]
+
+
+class Once:
+    """Runs one function one time.
+
+    `do` from inside `do` waits for itself, as in Go.
+    """
+
+    __slots__ = ("__weakref__", "_done", "_mutex")
+
+    def __init__(self) -> None:
+        self._done = False
+        self._mutex = Mutex()
+
+    def do(self, fn: Callable[[], object], /) -> None:
+        """Runs `fn()` if this is the first call; else waits until the first call has ended.
+
+        Blocks as long as the first call runs. If `fn` raises, the exception goes to the first caller, and the call
+        counts as done.
+        """
+        if self._done:
+            return
+        with self._mutex:
+            if not self._done:
+                try:
+                    fn()
+                finally:
+                    self._done = True
+
+    def __copy__(self) -> NoReturn:
+        raise TypeError("a Once cannot be copied: it is a reference already, pass it on as it is")
+
+    def __deepcopy__(self, _memo: object) -> NoReturn:
+        self.__copy__()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Once cannot be pickled: it belongs to this process; pass it to a goroutine instead")
+
+
+def once_value[T](fn: Callable[[], T], /) -> Callable[[], T]:
+    """Returns a function that calls `fn()` the first time and gives what it returned every time.
+
+    If `fn` raised, every call raises the same exception. Blocks while the first call runs.
+    """
+    once = Once()
+    value: list[T] = []
+    failure: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            value.append(fn())
+        except BaseException as error:
+            failure.append(error)
+
+    def get() -> T:
+        once.do(run)
+        if failure:
+            raise failure[0]
+        return value[0]
+
+    return get

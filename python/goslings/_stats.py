@@ -1,0 +1,42 @@
+"""stats: the runtime's counters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from goslings import _goslings
+
+__all__ = ["Stats", "stats"]
+
+
+@dataclass(frozen=True)
+class Stats:
+    """Counters of the runtime; those in the past tense count since it started."""
+
+    procs: int
+    """How many workers take new goroutines: `gomaxprocs()`."""
+    workers: int
+    """Worker threads that exist."""
+    goroutines: int
+    """Goroutines that exist: running, ready, parked or not started yet."""
+    spawned: int
+    """Goroutines made by `go`."""
+    started: int
+    """Goroutines that have begun to run."""
+    finished: int
+    """Goroutines that have ended."""
+    switches: int
+    """Times that a worker turned to a goroutine."""
+    stolen: int
+    """Times that a worker took goroutines from another."""
+    sleeps: int
+    """Times that a worker went to sleep."""
+    timers: int
+    """Timers that are set, sleeping goroutines and timeouts included."""
+    stacks: int
+    """Goroutine stacks mapped, in use or kept for reuse."""
+
+
+def stats() -> Stats:
+    """Reads the counters. They are not of one instant. Never blocks."""
+    return Stats(**_goslings._stats())
