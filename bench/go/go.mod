@@ -1,0 +1,3 @@
+module goslings-bench
+
+go 1.21
