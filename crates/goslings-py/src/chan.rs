@@ -26,6 +26,8 @@ pub(crate) struct PyChan {
 #[pyclass(module = "goslings", frozen, weakref, generic)]
 pub(crate) struct SendChan {
     pub(crate) channel: Arc<Channel>,
+    /// The channel it is a view of: what the collector finds the buffer by.
+    of: Py<PyChan>,
 }
 
 /// A view of a channel that only receives, and cannot close it. Equal to its channel. Made by
@@ -33,6 +35,8 @@ pub(crate) struct SendChan {
 #[pyclass(module = "goslings", frozen, weakref, generic)]
 pub(crate) struct RecvChan {
     pub(crate) channel: Arc<Channel>,
+    /// The channel it is a view of, if that is a `chan`: what the collector finds the buffer by.
+    pub(crate) of: Option<Py<PyChan>>,
     /// What must live as long as somebody may receive here: the timer behind the channel, if any.
     pub(crate) _timer: Option<Arc<goslings::Timer>>,
 }
@@ -210,13 +214,13 @@ impl PyChan {
     }
 
     /// A view of this channel that only sends.
-    fn sender(&self) -> SendChan {
-        SendChan { channel: Arc::clone(&self.channel) }
+    fn sender(slf: Bound<'_, Self>) -> SendChan {
+        SendChan { channel: Arc::clone(&slf.get().channel), of: slf.unbind() }
     }
 
     /// A view of this channel that only receives.
-    fn receiver(&self) -> RecvChan {
-        RecvChan { channel: Arc::clone(&self.channel), _timer: None }
+    fn receiver(slf: Bound<'_, Self>) -> RecvChan {
+        RecvChan { channel: Arc::clone(&slf.get().channel), of: Some(slf.unbind()), _timer: None }
     }
 
     fn __len__(&self) -> usize {
@@ -275,11 +279,8 @@ impl PyChan {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        // Only if nobody else holds the channel's buffer: views share it, and each reference may be shown to
-        // the collector once only.
-        if Arc::strong_count(&self.channel) > 1 {
-            return Ok(());
-        }
+        // Whatever else holds the channel's buffer (views, cases) refers to this object too: the buffer is
+        // shown here, once, and nowhere else.
         self.channel.visit(|value| match value {
             Value::Object(object) => visit.call(object),
             Value::Time(_) => Ok(()),
@@ -365,6 +366,10 @@ impl SendChan {
         Err(no_pickle("SendChan"))
     }
 
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.of)
+    }
+
     fn __repr__(&self) -> String {
         format!("<SendChan of chan {:#x}>", Arc::as_ptr(&self.channel).addr())
     }
@@ -440,6 +445,10 @@ impl RecvChan {
 
     fn __reduce__(&self) -> PyResult<()> {
         Err(no_pickle("RecvChan"))
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.of)
     }
 
     fn __repr__(&self) -> String {

@@ -12,7 +12,7 @@ use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
 use std::sync::atomic::{AtomicBool, Ordering, fence};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, PoisonError};
 
 /// What a goroutine is to run.
 struct Start {
@@ -25,10 +25,37 @@ struct Start {
 
 /// How it ended.
 enum End {
-    Returned(Py<PyAny>),
+    Returned(Kept),
     Raised(Py<PyBaseException>),
     /// With the message given to `cancel`.
-    Cancelled(Option<Py<PyAny>>),
+    Cancelled(Kept),
+}
+
+#[expect(clippy::disallowed_types, reason = "a leaf lock, held for a move; see Live")]
+type KeptLock = std::sync::Mutex<Option<Py<PyAny>>>;
+
+/// An object that the collector may take away, to break a cycle through it.
+struct Kept(KeptLock);
+
+impl Kept {
+    fn new(object: Option<Py<PyAny>>) -> Kept {
+        Kept(KeptLock::new(object))
+    }
+
+    fn get(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|object| object.clone_ref(py))
+    }
+
+    fn take(&self) -> Option<Py<PyAny>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn visit(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        match self.0.try_lock() {
+            Ok(object) => visit.call(&*object),
+            Err(_) => Ok(()),
+        }
+    }
 }
 
 /// What changes while a goroutine lives; nothing is called, and nothing dropped, under this lock.
@@ -128,7 +155,7 @@ pub(crate) fn run(py: Python<'_>, handle: &Bound<'_, Goroutine>) {
         Some(start) if !cancelled => this.call(py, start),
         start => {
             drop(start);
-            End::Cancelled(this.take_cancel_message())
+            End::Cancelled(Kept::new(this.take_cancel_message()))
         }
     };
     this.finish(py, handle, end);
@@ -148,7 +175,7 @@ pub(crate) fn no_stack(py: Python<'_>, handle: &Bound<'_, Goroutine>) {
 
 impl Goroutine {
     fn lock(&self) -> std::sync::MutexGuard<'_, Live> {
-        self.live.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn call(&self, py: Python<'_>, start: Start) -> End {
@@ -170,10 +197,10 @@ impl Goroutine {
             false => Ok(value),
         });
         match result {
-            Ok(value) => End::Returned(value.unbind()),
-            Err(error) if error.is_instance_of::<GoExit>(py) => End::Returned(py.None()),
+            Ok(value) => End::Returned(Kept::new(Some(value.unbind()))),
+            Err(error) if error.is_instance_of::<GoExit>(py) => End::Returned(Kept::new(None)),
             Err(error) if error.is_instance_of::<Cancelled>(py) && self.lock().cancel_requested => {
-                End::Cancelled(self.take_cancel_message())
+                End::Cancelled(Kept::new(self.take_cancel_message()))
             }
             Err(error) => {
                 let traceback = error.traceback(py);
@@ -265,9 +292,9 @@ impl Goroutine {
     }
 }
 
-fn cancelled_error(py: Python<'_>, message: Option<&Py<PyAny>>) -> PyErr {
+fn cancelled_error(message: Option<Py<PyAny>>) -> PyErr {
     match message {
-        Some(message) => CancelledError::new_err((message.clone_ref(py),)),
+        Some(message) => CancelledError::new_err((message,)),
         None => CancelledError::new_err(()),
     }
 }
@@ -314,9 +341,9 @@ impl Goroutine {
     #[pyo3(signature = (timeout = None))]
     fn result(&self, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Py<PyAny>> {
         match self.outcome(py, timeout)? {
-            End::Returned(value) => Ok(value.clone_ref(py)),
+            End::Returned(value) => Ok(value.get(py).unwrap_or_else(|| py.None())),
             End::Raised(error) => Err(PyErr::from_value(error.bind(py).clone().into_any())),
-            End::Cancelled(message) => Err(cancelled_error(py, message.as_ref())),
+            End::Cancelled(message) => Err(cancelled_error(message.get(py))),
         }
     }
 
@@ -332,7 +359,7 @@ impl Goroutine {
         match self.outcome(py, timeout)? {
             End::Returned(_) => Ok(None),
             End::Raised(error) => Ok(Some(error.clone_ref(py))),
-            End::Cancelled(message) => Err(cancelled_error(py, message.as_ref())),
+            End::Cancelled(message) => Err(cancelled_error(message.get(py))),
         }
     }
 
@@ -414,7 +441,7 @@ impl Goroutine {
     /// A receive-only channel that is closed when the goroutine has ended: for `select`.
     #[getter(finished)]
     fn finished_view(&self) -> RecvChan {
-        RecvChan { channel: Arc::clone(self.finished()), _timer: None }
+        RecvChan { channel: Arc::clone(self.finished()), of: None, _timer: None }
     }
 
     fn __copy__(&self) -> PyResult<()> {
@@ -454,10 +481,16 @@ impl Goroutine {
             }
         }
         match self.end.get() {
-            Some(End::Returned(value)) => visit.call(value),
+            Some(End::Returned(kept) | End::Cancelled(kept)) => kept.visit(&visit),
             Some(End::Raised(error)) => visit.call(error),
-            Some(End::Cancelled(message)) => visit.call(message),
             None => Ok(()),
+        }
+    }
+
+    fn __clear__(&self) {
+        // Exceptions can be cleared themselves: enough to break any cycle through one.
+        if let Some(End::Returned(kept) | End::Cancelled(kept)) = self.end.get() {
+            drop(kept.take());
         }
     }
 }

@@ -6,6 +6,7 @@ use crate::timeout::wait;
 use crate::value::{Channel, Value};
 use goslings::SelectError;
 use pyo3::exceptions::PyTypeError;
+use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 use std::sync::Arc;
@@ -22,6 +23,11 @@ pub(crate) struct Case {
 
 #[pymethods]
 impl Case {
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.given)?;
+        visit.call(&self.value)
+    }
+
     fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
         let chan = self.given.bind(py).repr()?;
         match &self.value {
@@ -98,6 +104,11 @@ impl Selected {
     #[classattr]
     fn __match_args__(py: Python<'_>) -> PyResult<Bound<'_, PyTuple>> {
         PyTuple::new(py, ["index", "value", "ok"])
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.chan)?;
+        visit.call(&self.value)
     }
 
     fn __repr__(&self, py: Python<'_>) -> PyResult<String> {

@@ -7,6 +7,7 @@ use crate::timeout::{from_seconds, seconds};
 use crate::value::{Channel, Value};
 use goslings::{Deadline, Fired, Job, Target, Timer, Wait};
 use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 use std::sync::{Arc, OnceLock, Weak};
@@ -162,7 +163,7 @@ impl PyTimer {
         match &self.kind {
             Kind::Channel(channel) => {
                 let timer = Some(Arc::clone(&self.timer));
-                Ok(RecvChan { channel: Arc::clone(channel), _timer: timer })
+                Ok(RecvChan { channel: Arc::clone(channel), of: None, _timer: timer })
             }
             Kind::Function(_) => Err(PyTypeError::new_err("a timer made by after_func has no channel")),
         }
@@ -179,6 +180,14 @@ impl PyTimer {
     fn reset(&self, seconds: &Bound<'_, PyAny>) -> PyResult<bool> {
         let at = deadline(crate::timeout::seconds(seconds, "seconds")?);
         Ok(self.set(Some(at)))
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        match &self.kind {
+            // While it is set, or somebody else keeps it, the function is wanted without this object.
+            Kind::Function(call) if Arc::strong_count(&self.timer) == 1 => visit.call(&call.function),
+            _ => Ok(()),
+        }
     }
 
     fn __copy__(&self) -> PyResult<()> {
@@ -229,7 +238,7 @@ impl Ticker {
     /// The receive-only channel that gets the ticks.
     #[getter]
     fn c(&self) -> RecvChan {
-        RecvChan { channel: Arc::clone(&self.channel), _timer: Some(Arc::clone(&self.timer)) }
+        RecvChan { channel: Arc::clone(&self.channel), of: None, _timer: Some(Arc::clone(&self.timer)) }
     }
 
     /// Ticks no more. Does not close the channel; nothing of before is received afterwards.
