@@ -128,7 +128,7 @@ fn hash(channel: &Arc<Channel>) -> isize {
 #[pymethods]
 impl PyChan {
     #[new]
-    #[pyo3(signature = (capacity = None))]
+    #[pyo3(signature = (capacity = None), text_signature = "(capacity=0)")]
     fn new(capacity: Option<&Bound<'_, PyAny>>) -> PyResult<PyChan> {
         let capacity = match capacity {
             None => 0,

@@ -139,8 +139,9 @@ pub(crate) fn launch(
         },
     )?;
     let (job, data) = host::job(handle.clone_ref(py));
-    let task = goslings::spawn_with(job, data);
-    let _ = handle.get().task.set(task);
+    goslings::spawn_with(job, data, |task| {
+        let _ = handle.get().task.set(Arc::clone(task));
+    });
     Ok(handle)
 }
 
@@ -300,7 +301,8 @@ fn cancelled_error(message: Option<Py<PyAny>>) -> PyErr {
 }
 
 fn call_back(py: Python<'_>, callback: &Bound<'_, PyAny>, handle: &Bound<'_, Goroutine>) {
-    if let Err(error) = callback.call1((handle,)) {
+    let called = PyTuple::new(py, [handle]).and_then(|args| host::call(callback, &args, None));
+    if let Err(error) = called {
         report(py, error.into_value(py), "a done callback".into(), None);
     }
 }

@@ -17,11 +17,48 @@ unsafe extern "C" {
     fn gs_worker_start() -> c_int;
     fn gs_enter(area: *mut Area, low: usize, base: usize, end: usize);
     fn gs_leave(area: *mut Area);
-    fn gs_save(area: *mut Area);
-    fn gs_restore(area: *mut Area);
     fn gs_caller(offset: *mut c_int) -> *mut ffi::PyObject;
     fn gs_has_context() -> c_int;
     fn PyCode_Addr2Line(code: *mut ffi::PyObject, offset: c_int) -> c_int;
+}
+
+/// Functions that may wait for the interpreter, and so find that it has come to its end: 3.13 unwinds the
+/// thread then (see [`Hang`]).
+mod waiting {
+    use goslings::Area;
+    use pyo3::ffi::{PyObject, PyThreadState};
+
+    unsafe extern "C-unwind" {
+        pub(super) fn PyEval_RestoreThread(state: *mut PyThreadState);
+        pub(super) fn PyObject_Call(f: *mut PyObject, args: *mut PyObject, kw: *mut PyObject) -> *mut PyObject;
+        pub(super) fn gs_save(area: *mut Area);
+        pub(super) fn gs_restore(area: *mut Area);
+    }
+}
+
+/// 3.13 ends a thread that wants the interpreter after its end by unwinding it. Nothing of ours may run then,
+/// not even a destructor; so this guard, innermost in every frame that may be unwound, makes the thread wait
+/// for the end of the process instead, as 3.14 does itself.
+struct Hang;
+
+impl Hang {
+    /// Runs `call`, out of which an unwinding does not come.
+    #[inline(always)]
+    fn guard<R>(call: impl FnOnce() -> R) -> R {
+        let guard = Hang;
+        let result = call();
+        std::mem::forget(guard);
+        result
+    }
+}
+
+impl Drop for Hang {
+    fn drop(&mut self) {
+        loop {
+            // SAFETY: waits for a signal; no memory is involved.
+            unsafe { libc::pause() };
+        }
+    }
 }
 
 struct Interpreter;
@@ -33,8 +70,9 @@ impl Host for Interpreter {
     }
 
     fn attach(&self, state: usize) {
+        let state = std::ptr::with_exposed_provenance_mut(state);
         // SAFETY: `state` came from `detach` on this thread.
-        unsafe { ffi::PyEval_RestoreThread(std::ptr::with_exposed_provenance_mut(state)) };
+        Hang::guard(|| unsafe { waiting::PyEval_RestoreThread(state) });
     }
 
     fn signalled(&self, state: usize) -> bool {
@@ -70,12 +108,12 @@ impl Host for Interpreter {
 
     unsafe fn save(&self, area: *mut Area) {
         // SAFETY: the runtime's contract.
-        unsafe { gs_save(area) }
+        Hang::guard(|| unsafe { waiting::gs_save(area) });
     }
 
     unsafe fn restore(&self, area: *mut Area) {
         // SAFETY: the runtime's contract.
-        unsafe { gs_restore(area) }
+        Hang::guard(|| unsafe { waiting::gs_restore(area) });
     }
 
     fn forked_goroutine_ended(&self) -> ! {
@@ -180,10 +218,8 @@ unsafe fn take_handle<'py>(py: Python<'py>, data: *mut ()) -> Bound<'py, Gorouti
 unsafe fn run_job(data: *mut ()) {
     // SAFETY: workers are attached while they run goroutines.
     let py = unsafe { Python::assume_attached() };
-    let _hang = Hang;
     // SAFETY: consumed once, by the contract of JobVTable.
     crate::goroutine::run(py, &unsafe { take_handle(py, data) });
-    std::mem::forget(_hang);
 }
 
 unsafe fn fail_job(data: *mut ()) {
@@ -198,19 +234,6 @@ unsafe fn drop_job(data: *mut ()) {
     let py = unsafe { Python::assume_attached() };
     // SAFETY: consumed once, by the contract of JobVTable.
     drop(unsafe { take_handle(py, data) });
-}
-
-/// 3.13 ends a thread that wants the interpreter after its end by unwinding it. There is nothing to unwind
-/// to here: the thread is made to wait for the end of the process instead, as 3.14 does itself.
-struct Hang;
-
-impl Drop for Hang {
-    fn drop(&mut self) {
-        loop {
-            // SAFETY: waits for a signal; no memory is involved.
-            unsafe { libc::pause() };
-        }
-    }
 }
 
 /// The handle of the goroutine that this thread runs now.
@@ -253,15 +276,8 @@ pub(crate) fn call_in_context<'py>(
     result
 }
 
-mod unwinding {
-    use pyo3::ffi::PyObject;
-    unsafe extern "C-unwind" {
-        /// As declared in pyo3's ffi, but 3.13 may unwind through it at the interpreter's end (see `Hang`).
-        pub(super) fn PyObject_Call(f: *mut PyObject, args: *mut PyObject, kw: *mut PyObject) -> *mut PyObject;
-    }
-}
-
-fn call<'py>(
+/// Calls `function`; the only way in which goslings calls user code.
+pub(crate) fn call<'py>(
     function: &Bound<'py, PyAny>,
     args: &Bound<'py, PyTuple>,
     kwargs: Option<&Bound<'py, PyDict>>,
@@ -269,7 +285,8 @@ fn call<'py>(
     let kwargs = kwargs.map_or(std::ptr::null_mut(), Bound::as_ptr);
     // SAFETY: attached; borrowed references that live through the call; a new reference or null comes back.
     unsafe {
-        let result = unwinding::PyObject_Call(function.as_ptr(), args.as_ptr(), kwargs);
+        let result =
+            Hang::guard(|| waiting::PyObject_Call(function.as_ptr(), args.as_ptr(), kwargs));
         Bound::from_owned_ptr_or_err(function.py(), result)
     }
 }

@@ -19,10 +19,10 @@ impl Bed {
         Bed { word: AtomicU32::new(AWAKE) }
     }
 
-    /// Step 1 of going to sleep: from now on wakers see it. Then look for work once more.
+    /// Step 1 of going to sleep: from now on wakers see it. Look for work once more before step 4.
     pub(crate) fn announce(&self) {
-        // Ordering: Relaxed store, then a SeqCst fence that pairs with the one in `wake` and
-        // `Idle::notify`: either the waker sees ASLEEP, or we see its work when we look again.
+        // Ordering: Relaxed store, then a SeqCst fence that pairs with the one in `wake`: either the waker
+        // sees ASLEEP, or we see its work when we look again.
         self.word.store(ASLEEP, Ordering::Relaxed);
         fence(Ordering::SeqCst);
     }
@@ -75,7 +75,7 @@ impl Idle {
     /// There is new work that anybody may take. Wakes one worker, unless somebody is looking already.
     /// False: nobody sleeps and nobody looks (more workers may be started).
     pub(crate) fn notify(&self) -> bool {
-        // Ordering: SeqCst fence, pairs with the one in `Bed::announce`.
+        // Ordering: SeqCst fence, pairs with those in `enter` and `stop_searching_with_work`.
         fence(Ordering::SeqCst);
         // Ordering: Relaxed. Ordered after the push by the fence. A worker that stops searching
         // announces and looks again, so trusting it is safe.
@@ -111,17 +111,34 @@ impl Idle {
         self.searching.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Returns true if this was the last one looking.
-    pub(crate) fn stop_searching(&self) -> bool {
+    /// Found nothing. The caller goes to sleep by the protocol, or calls `notify`.
+    pub(crate) fn stop_searching(&self) {
         // Ordering: Relaxed. What follows (`announce`, or `notify`) brings its own fence.
-        self.searching.fetch_sub(1, Ordering::Relaxed) == 1
+        self.searching.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Enters the list of sleepers.
+    /// Found something. Returns true if this was the last one looking: then the caller looks whether
+    /// there is more, and calls `notify` if so.
+    pub(crate) fn stop_searching_with_work(&self) -> bool {
+        // Ordering: Relaxed, then a SeqCst fence that pairs with the one in `notify`: either a bringer
+        // of work sees that we do not search any more, or we see its work when we look.
+        let last = self.searching.fetch_sub(1, Ordering::Relaxed) == 1;
+        fence(Ordering::SeqCst);
+        last
+    }
+
+    /// Step 2 of going to sleep: enters the list of sleepers. Whoever finds the worker there finds it
+    /// announced, and so cannot fail to wake it.
     pub(crate) fn enter(&self, shared: &'static Shared) {
-        self.list.lock().push(shared);
-        // Ordering: Relaxed. Published by the fence in `announce`, which follows.
-        self.sleeping.fetch_add(1, Ordering::Relaxed);
+        {
+            let mut list = self.list.lock();
+            list.push(shared);
+            // Ordering: Relaxed. Changed under the list's lock, published by the fence.
+            self.sleeping.fetch_add(1, Ordering::Relaxed);
+        }
+        // Ordering: SeqCst fence, pairs with the one in `notify`: either it sees a sleeper, or we see its
+        // work when we look again.
+        fence(Ordering::SeqCst);
     }
 
     /// Leaves the list. False: somebody took us out, and counted us as searching.

@@ -4,6 +4,8 @@
 //! generation number tells waiters of the old one (ghosts) from those of the new.
 
 mod idle;
+#[cfg(all(test, loom))]
+mod loom;
 mod runq;
 mod worker;
 
@@ -82,12 +84,14 @@ pub(crate) fn timers() -> &'static Timers {
 
 /// Starts a goroutine that runs `job`.
 pub fn spawn(job: Job) -> Arc<Task> {
-    spawn_with(job, ptr::null_mut())
+    spawn_with(job, ptr::null_mut(), |_| {})
 }
 
-/// Starts a goroutine that its host knows by `host_data`: see [`Task::host_data`].
-pub fn spawn_with(job: Job, host_data: *mut ()) -> Arc<Task> {
+/// Starts a goroutine that its host knows by `host_data`: see [`Task::host_data`]. `before` sees it
+/// before it can run.
+pub fn spawn_with(job: Job, host_data: *mut (), before: impl FnOnce(&Arc<Task>)) -> Arc<Task> {
     let task = Task::new(job, host_data);
+    before(&task);
     let queued = Arc::clone(&task);
     match worker::current() {
         Some(worker) => worker.push_fresh(queued),
@@ -194,6 +198,12 @@ pub fn set_procs(procs: usize) -> usize {
     let runtime = runtime();
     // Ordering: Relaxed. A number read by workers when they look for work.
     let before = runtime.procs.swap(procs, Ordering::Relaxed);
+    for index in before.min(procs)..runtime.worker_count() {
+        // Those who are one too many leave the list of sleepers, the others enter it again.
+        if let Some(shared) = runtime.worker(index) {
+            shared.bed.wake();
+        }
+    }
     runtime.work_for_anybody();
     before
 }

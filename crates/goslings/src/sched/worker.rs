@@ -217,7 +217,7 @@ impl Worker {
 
     fn find_fresh(&self) -> Option<*mut Task> {
         let fresh = self.fresh.pop().or_else(|| {
-            if self.index >= self.runtime.procs() {
+            if !self.takes_fresh() {
                 return None;
             }
             self.from_injector().or_else(|| self.steal())
@@ -257,11 +257,14 @@ impl Worker {
         None
     }
 
-    /// Found something to do. The last one to stop searching calls the next, so that parallelism grows
-    /// with the work.
+    /// Found something to do. The last one to stop searching calls the next if there is more, so that
+    /// parallelism grows with the work.
     #[inline]
     fn found(&self) {
-        if self.searching.replace(false) && self.runtime.idle.stop_searching() {
+        if self.searching.replace(false)
+            && self.runtime.idle.stop_searching_with_work()
+            && self.runtime.has_fresh()
+        {
             self.runtime.work_for_anybody();
         }
     }
@@ -355,30 +358,55 @@ impl Worker {
         if !found {
             self.searching.set(false);
             self.runtime.idle.stop_searching();
-            self.runtime.idle.enter(self.shared);
-            self.shared.bed.announce();
-            if !self.sees_work() {
-                self.shared.counts.sleeps.add_one();
-                self.shared.bed.sleep();
-            }
-            self.shared.bed.rise();
-            if !self.runtime.idle.leave(self.shared) {
-                self.searching.set(true);
-            }
+            self.sleep();
         }
         host().attach(state);
+    }
+
+    /// The steps of README.md. A worker that may not take fresh goroutines is not on the list, where it
+    /// would catch calls that are not for it.
+    fn sleep(&self) {
+        let listed = self.takes_fresh();
+        self.shared.bed.announce();
+        if listed {
+            self.runtime.idle.enter(self.shared);
+        }
+        if !self.sees_work() && self.takes_fresh() == listed {
+            self.shared.counts.sleeps.add_one();
+            self.shared.bed.sleep();
+        }
+        self.shared.bed.rise();
+        if !listed || self.runtime.idle.leave(self.shared) {
+            return;
+        }
+        if self.takes_fresh() {
+            self.searching.set(true);
+        } else {
+            // Called for work that we may not take any more: somebody else has to.
+            self.runtime.idle.stop_searching();
+            self.runtime.work_for_anybody();
+        }
+    }
+
+    /// Whether it may start goroutines: not if `set_procs` has made it one too many.
+    fn takes_fresh(&self) -> bool {
+        self.index < self.runtime.procs()
     }
 
     fn sees_work(&self) -> bool {
         if !self.shared.inbox.is_empty() || self.runtime.is_stopping() {
             return true;
         }
-        self.index < self.runtime.procs() && self.runtime.has_fresh()
+        self.takes_fresh() && self.runtime.has_fresh()
     }
 
     /// The program is ending: sleep for ever. What is parked stays parked.
     fn stop(&self) -> ! {
         host().detach();
+        self.sleep_for_ever()
+    }
+
+    fn sleep_for_ever(&self) -> ! {
         loop {
             self.shared.bed.announce();
             self.shared.bed.sleep();
