@@ -9,7 +9,7 @@ and whose locks park them.
 from __future__ import annotations
 
 import _thread
-import importlib._bootstrap as bootstrap  # type: ignore[import-not-found]  # frozen, no stub
+import importlib._bootstrap as bootstrap
 import types
 
 from goslings._goslings import Mutex, current
@@ -46,4 +46,4 @@ def install() -> None:
     ours = types.ModuleType("_thread", "The _thread that importlib uses: see goslings._imports.")
     ours.__dict__.update(vars(_thread))
     ours.__dict__.update(allocate_lock=_Lock, get_ident=_ident)
-    bootstrap._thread = ours
+    vars(bootstrap)["_thread"] = ours

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import weakref
 from collections.abc import Callable
-from typing import NoReturn
+from typing import Any, NoReturn
 
 __all__ = ["Pool"]
 
@@ -48,10 +48,12 @@ class Pool[T]:
         self.__copy__()
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError("a Pool cannot be pickled: it belongs to this process; pass it to a goroutine instead")
+        raise TypeError(
+            "a Pool cannot be pickled: it belongs to this process; pass it to a goroutine instead"
+        )
 
 
-_pools: weakref.WeakSet[Pool[object]] = weakref.WeakSet()
+_pools: weakref.WeakSet[Pool[Any]] = weakref.WeakSet()
 
 
 def _collected(phase: str, info: dict[str, int]) -> None:

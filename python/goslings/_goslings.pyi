@@ -1,0 +1,625 @@
+"""The compiled part of goslings. Import from `goslings` instead."""
+
+from collections.abc import Callable
+from types import GenericAlias, TracebackType
+from typing import Any, Literal, NoReturn, Self, SupportsIndex, final, overload
+
+__all__ = [
+    "AtomicInt",
+    "Barrier",
+    "Case",
+    "Cond",
+    "Event",
+    "Goroutine",
+    "Mutex",
+    "RWMutex",
+    "RWMutexSide",
+    "RecvChan",
+    "Selected",
+    "Semaphore",
+    "SendChan",
+    "Ticker",
+    "Timer",
+    "WaitGroup",
+    "_after_fork_child",
+    "_after_fork_parent",
+    "_before_fork",
+    "_kernel",
+    "_start_default",
+    "_stats",
+    "_stop",
+    "after",
+    "after_func",
+    "chan",
+    "current",
+    "go",
+    "goexit",
+    "gomaxprocs",
+    "gosched",
+    "num_goroutine",
+    "recv",
+    "select",
+    "send",
+    "sleep",
+]
+
+# Goroutines
+
+@final
+class Goroutine[T]:
+    """The handle of a goroutine: what `go` returns. Waits for its end, gives its result, cancels it.
+
+    An exception that nobody reads is reported to `goslings.excepthook` when the last handle goes away.
+    """
+
+    def result(self, timeout: float | None = None) -> T:
+        """Waits for the end and returns the value, or raises what the goroutine raised.
+
+        Blocks at most `timeout` seconds. Raises TimeoutError after that, and
+        concurrent.futures.CancelledError if the goroutine was cancelled.
+        """
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """Waits for the end and returns what the goroutine raised, or None.
+
+        Blocks and raises as `result`.
+        """
+    def join(self, timeout: float | None = None) -> bool:
+        """Waits for the end, however it comes; returns whether it came within `timeout` seconds."""
+    def done(self) -> bool:
+        """Whether it has ended. Never blocks."""
+    def cancelled(self) -> bool:
+        """Whether it has ended by being cancelled. Never blocks."""
+    def cancel(self, msg: object = None) -> bool:
+        """Asks the goroutine to stop: `Cancelled` is raised in it where it waits, or where it waits next.
+
+        One that has not started will not run. Returns False if it has ended already. Never blocks.
+        """
+    def add_done_callback(self, fn: Callable[[Goroutine[T]], object]) -> None:
+        """Calls `fn(goroutine)` when it has ended, on its worker; at once if it has ended already.
+
+        What `fn` raises goes to `goslings.excepthook`.
+        """
+    @property
+    def id(self) -> int:
+        """Its number: counted from 1, never used again in this process."""
+    @property
+    def name(self) -> str:
+        """Its name in dumps and reports; "goroutine-<id>" unless set."""
+    @name.setter
+    def name(self, name: str) -> None: ...
+    @property
+    def finished(self) -> RecvChan[None]:
+        """A receive-only channel that is closed when the goroutine has ended: for `select`."""
+    def __class_getitem__(cls, key: object) -> GenericAlias: ...
+    def __copy__(self) -> NoReturn: ...
+    def __deepcopy__(self, _memo: object) -> NoReturn: ...
+    def __reduce__(self) -> NoReturn: ...
+
+def go[**P, T](fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Goroutine[T]:
+    """go(fn, /, *args, **kwargs): starts `fn(*args, **kwargs)` concurrently and returns its handle at once.
+
+    `fn` may block anywhere, at any depth, in any code it calls: only its goroutine waits. Never blocks.
+    Raises TypeError if `fn` is not callable. Go: `go f(x)`.
+    """
+
+def current() -> Goroutine[Any] | None:
+    """The running goroutine; None on a plain thread."""
+
+def gosched() -> None:
+    """Lets others run: the goroutine goes on after those that are ready on its worker. A cancel point."""
+
+def goexit() -> NoReturn:
+    """Ends this goroutine, running its `finally` blocks; its result is None. Raises RuntimeError on a plain
+    thread.
+    """
+
+def gomaxprocs(n: int | None = None) -> int:
+    """gomaxprocs(n=None): sets how many workers take new goroutines and returns the number before.
+
+    None or less than 1 only reads. At most 256. Goroutines that have started stay on their worker.
+    """
+
+def num_goroutine() -> int:
+    """How many goroutines exist: running, ready, parked or not started yet."""
+
+# Channels
+
+@final
+class chan[T]:
+    """chan(capacity=0): a typed conduit between goroutines, threads and tasks; Go's channel.
+
+    `capacity` is how many values it buffers; 0 is a rendezvous, where a send ends together with a receive.
+    Waiters are served first in, first out, and each value goes to exactly one receiver.
+
+    Raises ValueError for a negative capacity, TypeError for one that is not an int.
+    """
+
+    def __new__(cls, capacity: SupportsIndex = 0) -> Self: ...
+    def send(self, value: T, timeout: float | None = None) -> None:
+        """Sends `value`.
+
+        Blocks until a receiver takes it (unbuffered) or there is room, at most `timeout` seconds. Raises
+        Closed if the channel is closed, also while waiting; TimeoutError after `timeout`, and then the value
+        was not delivered. Go: `ch <- value`.
+        """
+    def recv(self, timeout: float | None = None) -> T:
+        """Receives a value.
+
+        Blocks until there is one, at most `timeout` seconds. Raises Closed if the channel is closed and
+        drained, TimeoutError after `timeout`. Go: `<-ch`.
+        """
+    def recv_ok(self, timeout: float | None = None) -> tuple[T, Literal[True]] | tuple[None, Literal[False]]:
+        """Receives: `(value, True)`, or `(None, False)` once the channel is closed and drained.
+
+        Blocks as `recv`; raises TimeoutError, never Closed. Go: `value, ok := <-ch`.
+        """
+    def try_send(self, value: T) -> bool:
+        """Sends `value` if that needs no waiting; returns whether it was sent.
+
+        Never blocks. Raises Closed on a closed channel.
+        """
+    @overload
+    def try_recv(self) -> T:
+        """Receives a value if that needs no waiting; else returns `default`.
+
+        Never blocks. Without `default` raises WouldBlock; on a closed, drained channel raises Closed.
+        """
+    @overload
+    def try_recv[D](self, default: D) -> T | D: ...
+    def close(self) -> None:
+        """Closes the channel: wakes every waiter; what is buffered stays receivable.
+
+        Never blocks. Raises Closed if it is closed already.
+        """
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed."""
+    @property
+    def capacity(self) -> int:
+        """How many values it can buffer."""
+    def sender(self) -> SendChan[T]:
+        """A view of this channel that only sends."""
+    def receiver(self) -> RecvChan[T]:
+        """A view of this channel that only receives."""
+    def __len__(self) -> int: ...
+    def __bool__(self) -> Literal[True]: ...
+    def __iter__(self) -> Self: ...
+    def __next__(self) -> T: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self, _type: type[BaseException] | None, _value: BaseException | None, _tb: TracebackType | None
+    ) -> None: ...
+    def __eq__(self, other: object, /) -> bool: ...
+    def __hash__(self) -> int: ...
+    def __class_getitem__(cls, key: object) -> GenericAlias: ...
+    def __copy__(self) -> NoReturn: ...
+    def __deepcopy__(self, _memo: object) -> NoReturn: ...
+    def __reduce__(self) -> NoReturn: ...
+
+@final
+class SendChan[T]:
+    """A view of a channel that only sends. Equal to its channel. Made by `chan.sender()`."""
+
+    def send(self, value: T, timeout: float | None = None) -> None:
+        """As `chan.send`."""
+    def try_send(self, value: T) -> bool:
+        """As `chan.try_send`."""
+    def close(self) -> None:
+        """As `chan.close`."""
+    @property
+    def closed(self) -> bool:
+        """Whether the channel was closed."""
+    @property
+    def capacity(self) -> int:
+        """How many values the channel can buffer."""
+    def __len__(self) -> int: ...
+    def __bool__(self) -> Literal[True]: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self, _type: type[BaseException] | None, _value: BaseException | None, _tb: TracebackType | None
+    ) -> None: ...
+    def __eq__(self, other: object, /) -> bool: ...
+    def __hash__(self) -> int: ...
+    def __class_getitem__(cls, key: object) -> GenericAlias: ...
+    def __copy__(self) -> NoReturn: ...
+    def __deepcopy__(self, _memo: object) -> NoReturn: ...
+    def __reduce__(self) -> NoReturn: ...
+
+@final
+class RecvChan[T]:
+    """A view of a channel that only receives, and cannot close it. Equal to its channel. Made by
+    `chan.receiver()`; `after`, `Timer.c`, `Ticker.c` and `Goroutine.finished` are such views.
+    """
+
+    def recv(self, timeout: float | None = None) -> T:
+        """As `chan.recv`."""
+    def recv_ok(self, timeout: float | None = None) -> tuple[T, Literal[True]] | tuple[None, Literal[False]]:
+        """As `chan.recv_ok`."""
+    @overload
+    def try_recv(self) -> T:
+        """As `chan.try_recv`."""
+    @overload
+    def try_recv[D](self, default: D) -> T | D: ...
+    @property
+    def closed(self) -> bool:
+        """Whether the channel was closed."""
+    @property
+    def capacity(self) -> int:
+        """How many values the channel can buffer; 0 for a timer's."""
+    def __len__(self) -> int: ...
+    def __bool__(self) -> Literal[True]: ...
+    def __iter__(self) -> Self: ...
+    def __next__(self) -> T: ...
+    def __eq__(self, other: object, /) -> bool: ...
+    def __hash__(self) -> int: ...
+    def __class_getitem__(cls, key: object) -> GenericAlias: ...
+    def __copy__(self) -> NoReturn: ...
+    def __deepcopy__(self, _memo: object) -> NoReturn: ...
+    def __reduce__(self) -> NoReturn: ...
+
+# Select
+
+@final
+class Case:
+    """One case of a `select`. Made by `recv(ch)` and `send(ch, value)`; may be used again."""
+
+# `select` gives a Selected[Any]: which case it was is a number, and types do not follow numbers. Whoever knows
+# better says so: `picked: Selected[int] | None = select(...)`.
+@final
+class Selected[T]:
+    """The case that a `select` carried out: `index`, `chan` (the object given in the case), `value` and `ok`.
+
+    For a receive `ok` is False if the channel is closed and drained; for a send it is True. Matches as
+    `Selected(index, value, ok)`.
+    """
+
+    __match_args__ = ("index", "value", "ok")
+    @property
+    def index(self) -> int:
+        """The place of the case in the call."""
+    @property
+    def chan(self) -> Any:
+        """The channel or view given in the case."""
+    @property
+    def value(self) -> T:
+        """What was received; None for a send, and for a closed, drained channel."""
+    @property
+    def ok(self) -> bool:
+        """False only for a receive from a closed, drained channel."""
+    def __class_getitem__(cls, key: object) -> GenericAlias: ...
+
+def recv(ch: chan[Any] | RecvChan[Any] | None, /) -> Case:
+    """recv(ch): a receive case for `select`. `recv(None)` is never ready: Go's nil channel.
+
+    Raises TypeError for a SendChan or anything that is no channel.
+    """
+
+def send[T](ch: chan[T] | SendChan[T] | None, value: T, /) -> Case:
+    """send(ch, value): a send case for `select`. `send(None, value)` is never ready: Go's nil channel.
+
+    Raises TypeError for a RecvChan or anything that is no channel.
+    """
+
+@overload
+def select(*, timeout: None = None) -> NoReturn:
+    """select(*cases, timeout=None): waits until one of the cases can be carried out, and carries it out.
+
+    Of several ready cases one is chosen uniformly at random. Blocks until one is ready; with `timeout=0`
+    returns None at once if none is (Go's `default`), with `timeout=s` after `s` seconds. Returns a
+    `Selected`. Raises Closed if the chosen send case's channel is closed. Go: `select`.
+    """
+
+@overload
+def select(*cases: Case, timeout: None = None) -> Selected[Any]: ...
+@overload
+def select(*cases: Case, timeout: float | None) -> Selected[Any] | None: ...
+
+# Time
+
+def sleep(seconds: float, /) -> None:
+    """sleep(seconds): parks this goroutine (or plain thread) for at least so long.
+
+    Zero or less returns at once, but is a cancel point. Go: `time.Sleep`.
+    """
+
+def after(seconds: float, /) -> RecvChan[float]:
+    """after(seconds): a receive-only channel that gets the time (of time.monotonic()) once, then.
+
+    Never blocks. Go: `time.After`.
+    """
+
+def after_func(seconds: float, fn: Callable[[], object], /) -> Timer:
+    """after_func(seconds, fn): starts a goroutine that runs `fn()` then; returns the Timer, which has no
+    channel.
+
+    Never blocks. Raises TypeError if `fn` is not callable. Go: `time.AfterFunc`.
+    """
+
+@final
+class Timer:
+    """A single event in the future: `c` gets the time (of time.monotonic(), in seconds) when it comes.
+
+    After `stop` or `reset` no value of before is received. Go: `time.Timer`, as of 1.23.
+    """
+
+    def __new__(cls, seconds: float, /) -> Self: ...
+    @property
+    def c(self) -> RecvChan[float]:
+        """The receive-only channel that gets the time.
+
+        Raises TypeError for a timer made by `after_func`, which has none.
+        """
+    def stop(self) -> bool:
+        """Stops the timer; returns whether that came in time: before its value was received, or before its
+        function was started. Does not wait for a function that runs. Never blocks.
+        """
+    def reset(self, seconds: float, /) -> bool:
+        """Sets the timer anew, `seconds` from now; returns what `stop` would have."""
+    def __copy__(self) -> NoReturn: ...
+    def __deepcopy__(self, _memo: object) -> NoReturn: ...
+    def __reduce__(self) -> NoReturn: ...
+
+@final
+class Ticker:
+    """A clock that ticks every so many seconds: `c` gets the time of each tick; iterating receives them.
+
+    Keeps its grid; a slow receiver misses ticks, at most one waits. Raises ValueError unless positive. Go:
+    `time.Ticker`.
+    """
+
+    def __new__(cls, seconds: float, /) -> Self: ...
+    @property
+    def c(self) -> RecvChan[float]:
+        """The receive-only channel that gets the ticks."""
+    def stop(self) -> None:
+        """Ticks no more. Does not close the channel; nothing of before is received afterwards."""
+    def reset(self, seconds: float, /) -> None:
+        """Ticks every `seconds` from now on."""
+    def __iter__(self) -> Self: ...
+    def __next__(self) -> float: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self, _type: type[BaseException] | None, _value: BaseException | None, _tb: TracebackType | None
+    ) -> None: ...
+    def __copy__(self) -> NoReturn: ...
+    def __deepcopy__(self, _memo: object) -> NoReturn: ...
+    def __reduce__(self) -> NoReturn: ...
+
+# Synchronisation
+
+@final
+class Mutex:
+    """A mutual exclusion lock for goroutines and threads alike; not reentrant, and any goroutine may unlock
+    it.
+
+    As a context manager it locks and unlocks. Waiters are served in order; a newcomer may be quicker until
+    the first of them has waited for a millisecond. Go: `sync.Mutex`.
+    """
+
+    def __new__(cls) -> Self: ...
+    def lock(self, timeout: float | None = None) -> None:
+        """Locks. Blocks while somebody else holds it, at most `timeout` seconds; then raises TimeoutError."""
+    def try_lock(self) -> bool:
+        """Locks if nobody holds it; returns whether it did. Never blocks."""
+    def unlock(self) -> None:
+        """Unlocks. Never blocks. Raises RuntimeError if it is not locked."""
+    def locked(self) -> bool:
+        """Whether somebody holds it."""
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self, _type: type[BaseException] | None, _value: BaseException | None, _tb: TracebackType | None
+    ) -> None: ...
+    def __copy__(self) -> NoReturn: ...
+    def __deepcopy__(self, _memo: object) -> NoReturn: ...
+    def __reduce__(self) -> NoReturn: ...
+
+@final
+class RWMutex:
+    """A lock for many readers or one writer. `with rw.read():` and `with rw.write():`.
+
+    Once a writer waits, new readers wait behind it; when it is done, those readers go before the next writer.
+    Not reentrant, no upgrade. Go: `sync.RWMutex`.
+    """
+
+    def __new__(cls) -> Self: ...
+    def rlock(self, timeout: float | None = None) -> None:
+        """Locks for reading. Blocks while a writer holds it or waits, at most `timeout` seconds; then raises
+        TimeoutError.
+        """
+    def try_rlock(self) -> bool:
+        """Locks for reading if that needs no waiting; returns whether it did."""
+    def runlock(self) -> None:
+        """Undoes one `rlock`. Raises RuntimeError if no reader holds it."""
+    def lock(self, timeout: float | None = None) -> None:
+        """Locks for writing. Blocks while anybody holds it, at most `timeout` seconds; then raises
+        TimeoutError.
+        """
+    def try_lock(self) -> bool:
+        """Locks for writing if that needs no waiting; returns whether it did."""
+    def unlock(self) -> None:
+        """Undoes `lock`. Raises RuntimeError if no writer holds it."""
+    def read(self) -> RWMutexSide:
+        """The reading side: `with rw.read():`."""
+    def write(self) -> RWMutexSide:
+        """The writing side: `with rw.write():`."""
+    def __copy__(self) -> NoReturn: ...
+    def __deepcopy__(self, _memo: object) -> NoReturn: ...
+    def __reduce__(self) -> NoReturn: ...
+
+@final
+class RWMutexSide:
+    """One side of a RWMutex, as a context manager."""
+
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self, _type: type[BaseException] | None, _value: BaseException | None, _tb: TracebackType | None
+    ) -> None: ...
+
+@final
+class Cond:
+    """Cond(mutex): a place to wait, with `mutex` held, for a change announced by others.
+
+    Never wakes by itself; `notify` wakes the longest waiter. As a context manager it locks the mutex. Go:
+    `sync.Cond`.
+    """
+
+    def __new__(cls, mutex: Mutex) -> Self: ...
+    def wait(self, timeout: float | None = None) -> bool:
+        """Unlocks the mutex, waits to be notified, and locks it again; returns whether that came within
+        `timeout` seconds.
+
+        The mutex is locked on return in every case. Raises RuntimeError if it was not locked.
+        """
+    def notify(self) -> None:
+        """Wakes the one that has waited longest, if anybody waits. Never blocks."""
+    def notify_all(self) -> None:
+        """Wakes all that wait now. Never blocks."""
+    @property
+    def mutex(self) -> Mutex:
+        """The mutex given at the start."""
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self, _type: type[BaseException] | None, _value: BaseException | None, _tb: TracebackType | None
+    ) -> None: ...
+    def __copy__(self) -> NoReturn: ...
+    def __deepcopy__(self, _memo: object) -> NoReturn: ...
+    def __reduce__(self) -> NoReturn: ...
+
+@final
+class WaitGroup:
+    """Waits for a number of goroutines to be done. Reusable once all are. Go: `sync.WaitGroup`."""
+
+    def __new__(cls) -> Self: ...
+    def add(self, n: int = 1) -> None:
+        """Adds `n`, which may be negative, to the counter. Never blocks. Raises RuntimeError if that takes it
+        below zero.
+        """
+    def done(self) -> None:
+        """Takes one off the counter. Never blocks. Raises RuntimeError below zero."""
+    def wait(self, timeout: float | None = None) -> bool:
+        """Waits until the counter is zero; returns whether that came within `timeout` seconds."""
+    def go[**P, T](self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Goroutine[T]:
+        """Starts `fn(*args, **kwargs)` as a goroutine that counts here until it ends, however it ends."""
+    @property
+    def count(self) -> int:
+        """The counter."""
+    def __copy__(self) -> NoReturn: ...
+    def __deepcopy__(self, _memo: object) -> NoReturn: ...
+    def __reduce__(self) -> NoReturn: ...
+
+@final
+class Semaphore:
+    """Semaphore(n): `n` permits, of which one may acquire several at once.
+
+    First in, first out: one who wants many holds back those behind who want few. As a context manager it
+    acquires one. Raises ValueError for a negative `n`. Go: `golang.org/x/sync/semaphore`.
+    """
+
+    def __new__(cls, n: int) -> Self: ...
+    def acquire(self, n: int = 1, timeout: float | None = None) -> None:
+        """Takes `n` permits. Blocks until they are free, at most `timeout` seconds; then raises TimeoutError.
+
+        Raises ValueError if `n` is more than there are in all.
+        """
+    def try_acquire(self, n: int = 1) -> bool:
+        """Takes `n` permits if that needs no waiting; returns whether it did."""
+    def release(self, n: int = 1) -> None:
+        """Gives `n` permits back. Never blocks. Raises RuntimeError if that is more than were taken."""
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self, _type: type[BaseException] | None, _value: BaseException | None, _tb: TracebackType | None
+    ) -> None: ...
+    def __copy__(self) -> NoReturn: ...
+    def __deepcopy__(self, _memo: object) -> NoReturn: ...
+    def __reduce__(self) -> NoReturn: ...
+
+@final
+class Event:
+    """A flag that can be waited for; as `threading.Event`, for goroutines and threads alike."""
+
+    def __new__(cls) -> Self: ...
+    def set(self) -> None:
+        """Sets the flag and wakes all who wait. Never blocks."""
+    def clear(self) -> None:
+        """Clears the flag. Never blocks."""
+    def is_set(self) -> bool:
+        """Whether the flag is set."""
+    def wait(self, timeout: float | None = None) -> bool:
+        """Waits until the flag is set; returns whether that came within `timeout` seconds."""
+    def __copy__(self) -> NoReturn: ...
+    def __deepcopy__(self, _memo: object) -> NoReturn: ...
+    def __reduce__(self) -> NoReturn: ...
+
+@final
+class Barrier:
+    """Barrier(n): lets `n` goroutines or threads wait for each other, again and again; as
+    `threading.Barrier`.
+
+    Raises ValueError unless `n` is positive.
+    """
+
+    def __new__(cls, n: int) -> Self: ...
+    def wait(self, timeout: float | None = None) -> int:
+        """Waits until all have come; returns the number of this one, 0 to n - 1.
+
+        Blocks at most `timeout` seconds; a wait that fails breaks the barrier for all. Raises TimeoutError
+        after `timeout`, and threading.BrokenBarrierError if it is or gets broken.
+        """
+    def abort(self) -> None:
+        """Breaks the barrier: those who wait and those who come get BrokenBarrierError."""
+    def reset(self) -> None:
+        """Makes the barrier as new; those who wait get BrokenBarrierError."""
+    @property
+    def parties(self) -> int:
+        """How many it waits for."""
+    @property
+    def n_waiting(self) -> int:
+        """How many wait now."""
+    @property
+    def broken(self) -> bool:
+        """Whether it is broken."""
+    def __copy__(self) -> NoReturn: ...
+    def __deepcopy__(self, _memo: object) -> NoReturn: ...
+    def __reduce__(self) -> NoReturn: ...
+
+@final
+class AtomicInt:
+    """AtomicInt(value=0): a 64-bit integer whose every operation is one indivisible step.
+
+    Sequentially consistent, wraps around at 64 bits, never blocks. Raises OverflowError for an argument that
+    does not fit. Go: `sync/atomic.Int64`.
+    """
+
+    def __new__(cls, value: int = 0) -> Self: ...
+    def load(self) -> int:
+        """The value."""
+    def store(self, value: int) -> None:
+        """Sets the value."""
+    def add(self, delta: int = 1) -> int:
+        """Adds `delta` and returns the new value."""
+    def swap(self, value: int) -> int:
+        """Sets the value and returns the old one."""
+    def compare_and_swap(self, old: int, new: int) -> bool:
+        """Sets the value to `new` if it is `old`; returns whether it was."""
+    def __int__(self) -> int: ...
+    def __copy__(self) -> NoReturn: ...
+    def __deepcopy__(self, _memo: object) -> NoReturn: ...
+    def __reduce__(self) -> NoReturn: ...
+
+# For goslings itself
+
+def _start_default(procs: int) -> None:
+    """The number of workers before anything is started; for `goslings` itself."""
+
+def _stats() -> dict[str, int]:
+    """The runtime's counters, as a dict."""
+
+def _kernel() -> dict[str, Any]:
+    """What the runtime uses of the kernel, for `goslings doctor`."""
+
+def _stop() -> None:
+    """Stops the workers at their next look for work; for `atexit`."""
+
+def _before_fork() -> None: ...
+def _after_fork_parent() -> None: ...
+def _after_fork_child() -> None: ...
