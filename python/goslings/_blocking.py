@@ -10,13 +10,14 @@ from typing import Any
 
 from goslings._errors import Closed
 from goslings._goslings import AtomicInt, Event, chan, current
+from goslings._runtime import setting
 
 __all__ = ["blocking"]
 
 _IDLE_SECONDS = 10.0
 """A thread without a call ends after so long."""
 
-_THREADS_MAX = max(1, int(os.environ.get("GOSLINGS_BLOCKING", "") or 512))
+_THREADS_MAX = setting("GOSLINGS_BLOCKING", 1, 1_000_000) or 512
 """So many calls at once; more wait for a thread."""
 
 

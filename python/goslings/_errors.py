@@ -3,12 +3,8 @@
 __all__ = [
     "Cancelled",
     "Closed",
-    "Deadlock",
-    "DeadlineExceeded",
     "GoExit",
     "GoslingsError",
-    "GoslingsInternalError",
-    "WorkerDied",
     "WouldBlock",
 ]
 
@@ -29,18 +25,6 @@ class WouldBlock(GoslingsError):
     """A `try_` call without a default found nothing: try later, or use the call that waits."""
 
 
-class DeadlineExceeded(GoslingsError, TimeoutError):
-    """The context's deadline has passed."""
-
-
-class WorkerDied(GoslingsError):
-    """The process that a goroutine ran in is gone."""
-
-
-class Deadlock(RuntimeError):
-    """Everybody waits for somebody: no goroutine and no thread can ever run again."""
-
-
 class Cancelled(BaseException):
     """This goroutine was cancelled: raised where it waits, to let `finally` and `with` clean up.
 
@@ -51,7 +35,3 @@ class Cancelled(BaseException):
 
 class GoExit(BaseException):
     """Raised by `goexit()` to end its goroutine. Let it pass."""
-
-
-class GoslingsInternalError(RuntimeError):
-    """A bug in goslings itself: please report it."""

@@ -8,7 +8,7 @@ import sys
 
 from goslings import _goslings, _imports
 
-__all__ = ["free_threaded", "install"]
+__all__ = ["free_threaded", "install", "setting"]
 
 
 def free_threaded() -> bool:
@@ -16,13 +16,21 @@ def free_threaded() -> bool:
     return not sys._is_gil_enabled()
 
 
+def setting(name: str, least: int, most: int) -> int | None:
+    """A number from the environment; None if it is not set. Raises ValueError if it makes no sense."""
+    text = os.environ.get(name, "")
+    if not text:
+        return None
+    if not text.isdecimal() or not least <= int(text) <= most:
+        raise ValueError(f"{name} must be a whole number from {least} to {most}, not {text!r}")
+    return int(text)
+
+
 def _default_procs() -> int:
     """GOSLINGS_PROCS, else the usable CPUs on a free-threaded build and 1 on a GIL build."""
-    asked = os.environ.get("GOSLINGS_PROCS", "")
-    if asked:
-        if not asked.isdecimal() or int(asked) < 1:
-            raise ValueError(f"GOSLINGS_PROCS must be a positive whole number, not {asked!r}")
-        return int(asked)
+    asked = setting("GOSLINGS_PROCS", 1, 256)
+    if asked is not None:
+        return asked
     if not free_threaded():
         return 1
     return _within_quota(os.process_cpu_count() or 1)
@@ -42,6 +50,7 @@ def _within_quota(cpus: int) -> int:
 
 def install() -> None:
     """Registers with the interpreter; called once, at import."""
+    setting("GOSLINGS_STACK_KB", 192, 1024 * 1024)  # read by the runtime, when it needs the first stack
     _goslings._start_default(_default_procs())
     _imports.install()
     # Registered early, so it runs late: after the functions that programs register.

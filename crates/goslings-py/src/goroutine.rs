@@ -7,7 +7,7 @@ use crate::timeout::wait;
 use crate::value::Channel;
 use goslings::chan::RecvError;
 use goslings::{Task, Wait, WaitGroup};
-use pyo3::exceptions::{PyBaseException, PyTypeError, PyValueError};
+use pyo3::exceptions::{PyBaseException, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
@@ -139,9 +139,15 @@ pub(crate) fn launch(
         },
     )?;
     let (job, data) = host::job(handle.clone_ref(py));
-    goslings::spawn_with(job, data, |task| {
+    let spawned = goslings::spawn_with(job, data, |task| {
         let _ = handle.get().task.set(Arc::clone(task));
     });
+    if spawned.is_err() {
+        if let Some(group) = &handle.get().group {
+            let _ = group.done();
+        }
+        return Err(PyRuntimeError::new_err("cannot start a goroutine: the system refuses a new thread"));
+    }
     Ok(handle)
 }
 
@@ -278,7 +284,8 @@ impl Goroutine {
     }
 
     fn label(&self, py: Python<'_>) -> String {
-        if let Some(name) = &self.lock().name {
+        let name = self.lock().name.as_ref().map(|name| name.clone_ref(py));
+        if let Some(name) = name {
             return name.bind(py).to_string();
         }
         format!("goroutine-{}", self.task.get().map_or(0, |task| task.id()))
@@ -524,7 +531,7 @@ pub(crate) fn gosched(py: Python<'_>) -> PyResult<()> {
 #[pyfunction]
 pub(crate) fn goexit(py: Python<'_>) -> PyResult<()> {
     if host::current_handle(py).is_none() {
-        return Err(pyo3::exceptions::PyRuntimeError::new_err("goexit outside a goroutine"));
+        return Err(PyRuntimeError::new_err("goexit outside a goroutine"));
     }
     Err(GoExit::new_err(()))
 }

@@ -39,6 +39,9 @@ mod waitgroup;
 mod waiting;
 #[expect(unsafe_code, reason = "nodes in their waiters' frames")]
 mod waitq;
+#[cfg(all(test, loom))]
+#[expect(unsafe_code, reason = "a cell that loom watches")]
+mod watched;
 
 pub use barrier::{Barrier, BarrierError};
 pub use chan::Chan;
@@ -49,7 +52,7 @@ pub use host::{AREA_SIZE, Area, Host, PlainHost, StackBounds, set_host};
 pub use mutex::{Mutex, NotLocked};
 pub use rwmutex::RwMutex;
 pub use sched::{
-    PROCS_MAX, Stats, after_fork_child, after_fork_parent, before_fork, current, procs,
+    NoThread, PROCS_MAX, Stats, after_fork_child, after_fork_parent, before_fork, current, procs,
     set_default_procs, set_procs, spawn, spawn_with, stats, stop, with_current, yield_now,
 };
 pub use select::{Case, SelectError, Selected, select};

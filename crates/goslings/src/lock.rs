@@ -130,7 +130,7 @@ struct Held {
 }
 
 #[cfg(debug_assertions)]
-crate::sync::thread_local! {
+crate::sync::per_thread! {
     static HELD: std::cell::RefCell<Vec<Rank>> = const { std::cell::RefCell::new(Vec::new()) };
 }
 

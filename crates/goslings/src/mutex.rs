@@ -18,6 +18,9 @@
 //!  LOCKED, WAITERS          WOKEN or LOCKED        unlock: compete, or owned  yes
 //! ```
 
+#[cfg(all(test, loom))]
+mod loom;
+
 use crate::clock::{Wait, now};
 use crate::lock::{self, Rank};
 use crate::sync::{AtomicU32, Ordering};

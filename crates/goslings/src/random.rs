@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-crate::sync::thread_local! {
+crate::sync::per_thread! {
     static STATE: Cell<u64> = const { Cell::new(0) };
 }
 
@@ -17,7 +17,7 @@ fn next() -> u64 {
     STATE.with(|state| {
         let mut seed = state.get();
         if seed == 0 {
-            seed = crate::clock::now().0 ^ (std::ptr::from_ref(state).addr() as u64).rotate_left(32);
+            seed = crate::sync::chance(std::ptr::from_ref(state).addr());
         }
         seed = seed.wrapping_add(0x9E37_79B9_7F4A_7C15);
         state.set(seed);

@@ -5,6 +5,9 @@
 //! queued, in random order too, and whoever claims the waiter first has chosen the case; the other nodes
 //! are withdrawn before `select` returns.
 
+#[cfg(all(test, loom))]
+mod loom;
+
 use crate::chan::{Chan, Received, Sent, State};
 use crate::clock::Wait;
 use crate::lock::{Mutex, SmallGuards, lock_all};

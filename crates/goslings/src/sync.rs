@@ -7,17 +7,34 @@
 mod chosen {
     pub(crate) use std::sync::MutexGuard as RawGuard;
     pub(crate) use std::sync::atomic::{AtomicI64, AtomicPtr, AtomicU32, fence};
-    pub(crate) use std::thread_local;
+    pub(crate) use std::thread_local as per_thread;
 
     #[expect(clippy::disallowed_types, reason = "the one place that may name it; lock.rs wraps it in a rank")]
     pub(crate) type RawMutex<T> = std::sync::Mutex<T>;
+
+    /// A number to start a thread's random choices from, made of the time and of where something is.
+    pub(crate) fn chance(address: usize) -> u64 {
+        crate::clock::now().0 ^ (address as u64).rotate_left(32)
+    }
 }
 
 #[cfg(loom)]
 mod chosen {
     pub(crate) use loom::sync::atomic::{AtomicI64, AtomicPtr, AtomicU32, fence};
     pub(crate) use loom::sync::{Mutex as RawMutex, MutexGuard as RawGuard};
-    pub(crate) use loom::thread_local;
+
+    /// Loom's does not know `const` blocks.
+    macro_rules! per_thread {
+        ($(#[$meta:meta])* static $name:ident: $type:ty = const { $value:expr };) => {
+            loom::thread_local! { $(#[$meta])* static $name: $type = $value; }
+        };
+    }
+    pub(crate) use per_thread;
+
+    /// Models leave nothing to chance.
+    pub(crate) fn chance(_address: usize) -> u64 {
+        1
+    }
 
     /// Explores `body`, to two preemptions unless `LOOM_MAX_PREEMPTIONS` says otherwise. Each call of
     /// `clock::now` advances the time by `tick` nanoseconds.

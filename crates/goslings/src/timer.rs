@@ -20,8 +20,7 @@ use std::cell::Cell;
 use std::marker::PhantomPinned;
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64};
 
 const NOT_QUEUED: usize = usize::MAX;
 const NEVER: u64 = u64::MAX;
@@ -234,7 +233,11 @@ impl Timers {
                 .name("goslings-clock".into())
                 .stack_size(128 * 1024)
                 .spawn(move || self.clock());
-            assert!(started.is_ok(), "goslings: the system refuses to start a thread");
+            if started.is_err() {
+                // Workers fire what they can; the next timer tries again.
+                // Ordering: Relaxed. As above.
+                self.running.store(false, Ordering::Relaxed);
+            }
         }
         // Ordering: SeqCst fence, pairs with the one in `clock`: either we see its alarm and ring, or it
         // sees our entry in `soonest`.
@@ -368,7 +371,8 @@ impl Heap {
 /// A timer with a target of its own: what `Timer`, `Ticker` and `after_func` are made of.
 pub struct Timer {
     entry: Box<Entry>,
-    timers: OnceLock<&'static Timers>,
+    /// The heap it was last set in: after a fork, that of the old runtime.
+    home: AtomicPtr<Timers>,
 }
 
 // SAFETY: the entry is touched under the heap's lock only; its action is a Send + Sync target.
@@ -387,14 +391,23 @@ impl Timer {
             action: Action::Target(target),
             _pinned: PhantomPinned,
         };
-        Timer { entry: Box::new(entry), timers: OnceLock::new() }
+        Timer { entry: Box::new(entry), home: AtomicPtr::new(std::ptr::null_mut()) }
     }
 
     /// Stops the timer if it is set, runs `clean` (which says whether something was there to clean, such
     /// as an unread tick), and sets it to `next`, with a period in nanoseconds or 0: all in one step, in
     /// which nothing can fire. Returns whether it was set or `clean` said yes.
     pub fn reset(&self, next: Option<(Deadline, u64)>, clean: impl FnOnce() -> bool) -> bool {
-        let timers = *self.timers.get_or_init(crate::sched::timers);
+        let timers = crate::sched::timers();
+        // Ordering: Relaxed. The heap's lock orders what matters; runtimes change only in a forked child,
+        // which has one thread then.
+        let home = self.home.swap(std::ptr::from_ref(timers).cast_mut(), Ordering::Relaxed);
+        if !std::ptr::eq(home, timers) {
+            // SAFETY: null, or the heap of a runtime; these are never freed.
+            if let Some(old) = unsafe { home.as_ref() } {
+                old.remove(&self.entry);
+            }
+        }
         // SAFETY: the entry is in a box that `drop` removes from the heap first.
         unsafe {
             timers.reset(&self.entry, next, |was_set| {
@@ -407,7 +420,8 @@ impl Timer {
 
 impl Drop for Timer {
     fn drop(&mut self) {
-        if let Some(timers) = self.timers.get() {
+        // SAFETY: as in `reset`.
+        if let Some(timers) = unsafe { self.home.get_mut().as_ref() } {
             timers.remove(&self.entry);
         }
     }

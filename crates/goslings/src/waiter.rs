@@ -16,6 +16,9 @@
 //!  request_cancel: WAITING -> CANCELLED, anything else -> itself|CANCEL
 //! ```
 
+#[cfg(all(test, loom))]
+mod loom;
+
 use crate::clock::{Deadline, Wait};
 use crate::futex;
 use crate::host::host;

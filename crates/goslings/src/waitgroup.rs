@@ -9,6 +9,9 @@
 //! word:  | 63 .. 1 counter | 0 WAITERS |
 //! ```
 
+#[cfg(all(test, loom))]
+mod loom;
+
 use crate::clock::Wait;
 use crate::lock::{Mutex, Rank};
 use crate::sync::{AtomicI64, Ordering};

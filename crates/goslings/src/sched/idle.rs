@@ -141,15 +141,17 @@ impl Idle {
         fence(Ordering::SeqCst);
     }
 
-    /// Leaves the list. False: somebody took us out, and counted us as searching.
-    pub(crate) fn leave(&self, shared: &'static Shared) -> bool {
+    /// Leaves the list, and counts as searching, as one does whom `notify` has taken out: a worker that
+    /// saw work at its last look may not be the only one that is needed.
+    pub(crate) fn leave(&self, shared: &'static Shared) {
         let mut list = self.list.lock();
         let place = list.iter().position(|&other| std::ptr::eq(other, shared));
         if let Some(place) = place {
             list.remove(place);
             // Ordering: Relaxed. Changed under the lock.
             self.sleeping.fetch_sub(1, Ordering::Relaxed);
+            // Ordering: Relaxed. As in `notify`.
+            self.searching.fetch_add(1, Ordering::Relaxed);
         }
-        place.is_some()
     }
 }

@@ -107,13 +107,8 @@ impl Work {
 
     /// A worker's life until it has found one goroutine: `Worker::rest` and `found` without the rest.
     fn work_once(&self, shared: &'static Shared) {
-        let mut searching = true;
         self.idle.start_searching();
         while !self.take() {
-            if !std::mem::replace(&mut searching, true) {
-                self.idle.start_searching();
-            }
-            searching = false;
             self.idle.stop_searching();
             shared.bed.announce();
             self.idle.enter(shared);
@@ -122,13 +117,10 @@ impl Work {
                 shared.bed.sleep();
             }
             shared.bed.rise();
-            if !self.idle.leave(shared) {
-                searching = true;
-            }
+            self.idle.leave(shared);
         }
         // Ordering: Relaxed. As above.
-        if searching
-            && self.idle.stop_searching_with_work()
+        if self.idle.stop_searching_with_work()
             && self.fresh.load(Ordering::Relaxed) > 0
         {
             self.idle.notify();

@@ -82,14 +82,31 @@ pub(crate) fn timers() -> &'static Timers {
     &runtime().timers
 }
 
+/// Not one worker could be started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoThread;
+
 /// Starts a goroutine that runs `job`.
+///
+/// # Panics
+/// If the system refuses the runtime its first thread.
 pub fn spawn(job: Job) -> Arc<Task> {
-    spawn_with(job, ptr::null_mut(), |_| {})
+    spawn_with(job, ptr::null_mut(), |_| {}).expect("a thread for the first worker")
 }
 
 /// Starts a goroutine that its host knows by `host_data`: see [`Task::host_data`]. `before` sees it
 /// before it can run.
-pub fn spawn_with(job: Job, host_data: *mut (), before: impl FnOnce(&Arc<Task>)) -> Arc<Task> {
+///
+/// # Errors
+/// [`NoThread`]; the job was dropped.
+pub fn spawn_with(
+    job: Job,
+    host_data: *mut (),
+    before: impl FnOnce(&Arc<Task>),
+) -> Result<Arc<Task>, NoThread> {
+    if worker::current().is_none() {
+        runtime().have_a_worker()?;
+    }
     let task = Task::new(job, host_data);
     before(&task);
     let queued = Arc::clone(&task);
@@ -103,7 +120,7 @@ pub fn spawn_with(job: Job, host_data: *mut (), before: impl FnOnce(&Arc<Task>))
             runtime.work_for_anybody();
         }
     }
-    task
+    Ok(task)
 }
 
 /// The goroutine that this code runs in.
@@ -347,35 +364,41 @@ impl Runtime {
     #[inline]
     fn work_for_anybody(&'static self) {
         if !self.idle.notify() && self.worker_count() < self.procs() {
-            self.grow();
+            // Without a thread more those that exist must do.
+            let _ = self.grow();
         }
     }
 
+    /// Sees that there is a worker at all.
+    #[inline]
+    fn have_a_worker(&'static self) -> Result<(), NoThread> {
+        if self.worker_count() == 0 { self.grow() } else { Ok(()) }
+    }
+
+    /// Adds a worker, if there may be one more.
     #[cold]
-    fn grow(&'static self) {
-        let worker = {
-            let _growing = self.growing.lock();
-            let index = self.worker_count();
-            if index >= self.procs() || self.is_stopping() {
-                return;
-            }
-            let worker: &'static Worker = Box::leak(Box::new(Worker::new(self, index)));
-            let _ = self.workers[index].set(worker.shared);
-            // Ordering: Release pairs with the Acquire load in `worker_count`.
-            self.count.store(index + 1, Ordering::Release);
-            worker
-        };
+    fn grow(&'static self) -> Result<(), NoThread> {
+        let _growing = self.growing.lock();
+        let index = self.worker_count();
+        if index >= self.procs() || self.is_stopping() {
+            return Ok(());
+        }
+        let worker: &'static Worker = Box::leak(Box::new(Worker::new(self, index)));
         self.idle.start_searching();
-        let worker = ptr::from_ref(worker).expose_provenance();
+        let address = ptr::from_ref(worker).expose_provenance();
         let thread = std::thread::Builder::new().name("goslings".into()).spawn(move || {
-            let worker: *const Worker = ptr::with_exposed_provenance(worker);
+            let worker: *const Worker = ptr::with_exposed_provenance(address);
             // SAFETY: leaked above, and used by this thread only from here on.
             unsafe { &*worker }.run();
         });
         if thread.is_err() {
-            // No thread to be had: those that exist must do. Without any, say so and end.
+            // Those that exist must do; the next goroutine tries again.
             self.idle.stop_searching();
-            assert!(self.worker_count() > 1, "goslings: the system refuses to start a thread");
+            return Err(NoThread);
         }
+        let _ = self.workers[index].set(worker.shared);
+        // Ordering: Release pairs with the Acquire load in `worker_count`.
+        self.count.store(index + 1, Ordering::Release);
+        Ok(())
     }
 }

@@ -347,7 +347,7 @@ impl Worker {
 
     /// Nothing to do: look on for a moment, then sleep; both detached.
     fn rest(&self) {
-        if !self.searching.replace(true) {
+        if self.takes_fresh() && !self.searching.replace(true) {
             self.runtime.idle.start_searching();
         }
         let state = host().detach();
@@ -356,8 +356,9 @@ impl Worker {
             self.sees_work()
         });
         if !found {
-            self.searching.set(false);
-            self.runtime.idle.stop_searching();
+            if self.searching.replace(false) {
+                self.runtime.idle.stop_searching();
+            }
             self.sleep();
         }
         host().attach(state);
@@ -370,15 +371,19 @@ impl Worker {
         self.shared.bed.announce();
         if listed {
             self.runtime.idle.enter(self.shared);
+        } else if self.runtime.has_fresh() {
+            // Somebody may have counted on us when we still searched.
+            self.runtime.work_for_anybody();
         }
         if !self.sees_work() && self.takes_fresh() == listed {
             self.shared.counts.sleeps.add_one();
             self.shared.bed.sleep();
         }
         self.shared.bed.rise();
-        if !listed || self.runtime.idle.leave(self.shared) {
+        if !listed {
             return;
         }
+        self.runtime.idle.leave(self.shared);
         if self.takes_fresh() {
             self.searching.set(true);
         } else {

@@ -20,17 +20,25 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Slots that are mapped together.
 const BLOCK: usize = 64;
-const PAGE: usize = 4096;
 /// The part above the base, for the host.
 const HOST_PART: usize = 64 * 1024;
 /// How much of the page that `base` lies in belongs to the C stack.
 const SPLIT: usize = 2816;
 /// `MADV_GUARD_INSTALL`, from Linux's uapi; libc does not name it yet.
 const MADV_GUARD_INSTALL: libc::c_int = 102;
-/// Stacks that used more than this give the rest back when they are recycled.
+/// What a recycled stack may keep committed, when it is looked at: see `trim`.
 const KEEP: usize = 32 * 1024;
 
-/// The size of a slot in bytes: `GOSLINGS_STACK_KB`, 64 KiB at least, 1 MiB by default.
+/// The size of a page, as the system says.
+fn page() -> usize {
+    static PAGE: OnceLock<usize> = OnceLock::new();
+    *PAGE.get_or_init(|| {
+        // SAFETY: asks for a number.
+        usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096)
+    })
+}
+
+/// The size of a slot in bytes: `GOSLINGS_STACK_KB`, from 192 KiB to 1 GiB; 1 MiB by default.
 pub fn slot_size() -> usize {
     static SIZE: OnceLock<usize> = OnceLock::new();
     *SIZE.get_or_init(|| {
@@ -61,7 +69,7 @@ pub(crate) struct TaskStack {
 impl TaskStack {
     pub(crate) fn bounds(&self) -> StackBounds {
         let end = self.slot.get() + slot_size();
-        StackBounds { low: self.slot.get() + PAGE, base: end - HOST_PART + SPLIT, end }
+        StackBounds { low: self.slot.get() + page(), base: end - HOST_PART + SPLIT, end }
     }
 }
 
@@ -119,7 +127,13 @@ pub(crate) fn allocate() -> Result<TaskStack, OutOfStacks> {
         pool.fresh.start += size;
         slot
     };
-    guard(slot)?;
+    if let Err(refused) = guard(slot) {
+        let mut pool = pool().lock();
+        if pool.fresh.start == slot + size {
+            pool.fresh.start = slot;
+        }
+        return Err(refused);
+    }
     // Ordering: Relaxed. A number for people to read.
     MAPPED.fetch_add(1, Ordering::Relaxed);
     NonZeroUsize::new(slot).map(|slot| TaskStack { slot }).ok_or(OutOfStacks)
@@ -163,21 +177,21 @@ fn guard(slot: usize) -> Result<(), OutOfStacks> {
         return Ok(());
     }
     // SAFETY: the lowest page of a slot that is ours and not in use.
-    let answer = unsafe { libc::mprotect(slot as *mut _, PAGE, libc::PROT_NONE) };
+    let answer = unsafe { libc::mprotect(slot as *mut _, page(), libc::PROT_NONE) };
     if answer == 0 { Ok(()) } else { Err(OutOfStacks) }
 }
 
 fn advise_guard(slot: usize) -> bool {
     // SAFETY: the lowest page of a slot that is ours and not in use; an unknown advice is refused.
-    cfg!(target_os = "linux") && unsafe { libc::madvise(slot as *mut _, PAGE, MADV_GUARD_INSTALL) } == 0
+    cfg!(target_os = "linux") && unsafe { libc::madvise(slot as *mut _, page(), MADV_GUARD_INSTALL) } == 0
 }
 
 /// Gives back the pages below those that a usual goroutine touches, if any are committed.
 pub(crate) fn trim(bounds: StackBounds) {
-    let keep_from = bounds.base - SPLIT - KEEP;
+    let keep_from = (bounds.base - SPLIT - KEEP) / page() * page();
     let mut resident = 0_u8;
     // SAFETY: one page inside our own mapping, and one byte to write to.
-    let asked = unsafe { libc::mincore(keep_from as *mut _, PAGE, (&raw mut resident).cast()) };
+    let asked = unsafe { libc::mincore(keep_from as *mut _, page(), (&raw mut resident).cast()) };
     if asked == 0 && resident & 1 == 1 {
         // SAFETY: the range lies inside our own mapping, above the guard, and nobody runs on it.
         unsafe { libc::madvise(bounds.low as *mut _, keep_from - bounds.low, libc::MADV_DONTNEED) };
