@@ -16,7 +16,6 @@ from contextlib import closing
 from urllib.request import Request, urlopen
 
 import feedparser
-
 from goslings import Goroutine, WaitGroup, blocking, chan, go
 
 READERS = 64
@@ -40,7 +39,7 @@ def reader(jobs: chan[str], results: chan[list[tuple[str, str, str]]]) -> None:
     for url in jobs:
         try:
             results.send(blocking(fetch_then_parse, url).result())
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever one feed does
             print(f"{url}: {error}", file=sys.stderr)
 
 

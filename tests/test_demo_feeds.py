@@ -18,7 +18,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
 from goslings.demo import feed_modes, feeds
 from goslings.demo.feed_document import documents
 from goslings.demo.feed_input import read_feeds
@@ -314,9 +313,7 @@ def test_bad_opml_says_what_is_wrong(tmp_path: Path, content: str, reason: str) 
         read_feeds([], [tmp_path / "missing"])
 
 
-@pytest.mark.parametrize(
-    "url", ["file:///etc/passwd", "example.org", "http://", "http://[", "ftp://a/"]
-)
+@pytest.mark.parametrize("url", ["file:///etc/passwd", "example.org", "http://", "http://[", "ftp://a/"])
 def test_only_web_addresses_are_fetched(url: str) -> None:
     with pytest.raises(FeedError, match="not an http"):
         read_feeds([url], [])
@@ -425,7 +422,7 @@ COMMAND = [
 
 
 def command(*argv: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*COMMAND, *argv], capture_output=True, text=True, timeout=300)
+    return subprocess.run([*COMMAND, *argv], capture_output=True, text=True, timeout=300, check=False)
 
 
 def test_the_command_compares_and_proves_the_second_refresh_empty(tmp_path: Path) -> None:
@@ -462,7 +459,7 @@ def test_missing_packages_are_named_with_the_command_to_install_them(
     block = f"import sys; sys.modules[{module!r}] = None; "
     argv = ["--feeds", "2", "--plot", str(tmp_path / "p.png")]
     done = subprocess.run(
-        [*COMMAND[:2], block + COMMAND[2], *argv], capture_output=True, text=True, timeout=60
+        [*COMMAND[:2], block + COMMAND[2], *argv], capture_output=True, text=True, timeout=60, check=False
     )
     assert done.returncode == 1
     assert hint in done.stderr

@@ -63,6 +63,7 @@ def _run(task: dict[str, Any], wait: Callable[[], object]) -> dict[str, Any]:
     refresh = _REFRESH[task["mode"]]
     web, path = Web(task["timeout"], task["proxy"]), Path(task["store"])
     prepare()
+    web.prepare()
     with Store(path) as store:
         library = store.library(task["feeds"])
     told: list[dict[str, Any]] = []
@@ -88,9 +89,7 @@ def _run(task: dict[str, Any], wait: Callable[[], object]) -> dict[str, Any]:
     with Store(path) as store:
         digest = store.digest()
     if len(told) != len(library):
-        raise FeedError(
-            f"only {len(told)} of {len(library)} feeds were reported: please report this"
-        )
+        raise FeedError(f"only {len(told)} of {len(library)} feeds were reported: please report this")
     return {"wall": wall, "cpu": cpu, "digest": digest, "outcomes": told}
 
 

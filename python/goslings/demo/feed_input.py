@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterable
 from pathlib import Path
+from xml.etree import ElementTree
 
 from .feed_page import FeedError, check_url
 

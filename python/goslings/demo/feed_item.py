@@ -112,8 +112,7 @@ def _feedparser() -> Any:
         if error.name != "feedparser":
             raise
         raise FeedError(
-            "the demo parses with feedparser, which is not installed; "
-            "run: pip install 'goslings[demo]'"
+            "the demo parses with feedparser, which is not installed; run: pip install 'goslings[demo]'"
         ) from None
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 # Reading smaps_rollup walks the page tables, up to a few milliseconds per process: seldom
 # enough not to slow down what is measured, often enough not to miss a plateau.
@@ -25,7 +26,7 @@ class MemoryPeak:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
-    def __enter__(self) -> MemoryPeak:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 

@@ -38,7 +38,7 @@ def threaded(library: Library, web: Web, path: Path, width: int, tell: Tell) -> 
         try:
             while (job := jobs.get()) is not None:
                 results.put(refresh_feed(web, *job))
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - raised where the results are taken
             results.put(error)
 
     for job in library.items():
@@ -61,15 +61,16 @@ def pooled(library: Library, web: Web, path: Path, width: int, tell: Tell) -> No
     methods = multiprocessing.get_all_start_methods()
     context = multiprocessing.get_context("fork" if "fork" in methods else "spawn")
     jobs = [(web, url, known) for url, known in library.items()]
-    with context.Pool(width, initializer=_start_process) as pool, Store(path) as store:
+    with context.Pool(width, _start_process, (web,)) as pool, Store(path) as store:
         for refreshed in pool.imap_unordered(_refresh, jobs):
             store.add(refreshed)
             tell(refreshed)
 
 
-def _start_process() -> None:
+def _start_process(web: Web) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C: the parent ends the pool
     prepare()
+    web.prepare()
 
 
 def _refresh(job: tuple[Web, str, Known]) -> Refreshed:

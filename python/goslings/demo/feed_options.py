@@ -54,9 +54,7 @@ def feed_options(argv: Sequence[str]) -> argparse.Namespace:
         "--url", action="append", default=[], help="one feed; may be repeated"
     )  # fmt: skip
     site = parser.add_argument_group("the local server's feeds")
-    site.add_argument(
-        "--feeds", type=positive(10_000), metavar="N", help=f"how many (default {_FEEDS})"
-    )
+    site.add_argument("--feeds", type=positive(10_000), metavar="N", help=f"how many (default {_FEEDS})")
     site.add_argument(
         "--quick", action="store_true", help=f"only {_FEEDS_QUICK} feeds, unless --feeds says else"
     )
@@ -64,9 +62,7 @@ def feed_options(argv: Sequence[str]) -> argparse.Namespace:
         "--slow", type=share, default=2, metavar="PERCENT",
         help="share of feeds that are slow to answer and trickle (default 2; 0 times parsing only)",
     )  # fmt: skip
-    site.add_argument(
-        "--seed", type=positive(2**31), default=1, metavar="N", help="other feeds (default 1)"
-    )
+    site.add_argument("--seed", type=positive(2**31), default=1, metavar="N", help="other feeds (default 1)")
     run = parser.add_argument_group("running")
     run.add_argument(
         "--goroutines", type=positive(100_000), default=64, metavar="N",

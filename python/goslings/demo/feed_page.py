@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import http.client
 import socket
 import time
@@ -42,6 +43,10 @@ class Web:
     timeout: float = 10.0
     proxy: str | None = None
 
+    def prepare(self) -> None:
+        """Does what the first fetch would do for all others."""
+        _opener(self.proxy)
+
     def fetch(self, url: str, etag: str = "", modified: str = "") -> Page | None:
         """The page, or None if it is still the one with this `etag` or date. Blocks.
 
@@ -56,7 +61,7 @@ class Web:
         try:
             check_url(url)
             request = urllib.request.Request(url, headers=headers)
-            with self._opener().open(request, timeout=self.timeout) as response:
+            with _opener(self.proxy).open(request, timeout=self.timeout) as response:
                 return _page(url, response, deadline)
         except urllib.error.HTTPError as error:
             error.close()
@@ -67,22 +72,6 @@ class Web:
             raise FeedError(self._reason(error.reason)) from None
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise FeedError(self._reason(error)) from None
-
-    def _opener(self) -> urllib.request.OpenerDirector:
-        # Not build_opener(): a redirect must not lead to ftp:, file: or data:.
-        opener = urllib.request.OpenerDirector()
-        proxies = None if self.proxy is None else {"http": self.proxy}
-        for handler in (
-            urllib.request.ProxyHandler(proxies),
-            urllib.request.HTTPHandler(),
-            urllib.request.HTTPSHandler(),
-            urllib.request.HTTPRedirectHandler(),
-            urllib.request.HTTPDefaultErrorHandler(),
-            urllib.request.HTTPErrorProcessor(),
-            urllib.request.UnknownHandler(),
-        ):
-            opener.add_handler(handler)
-        return opener
 
     def _reason(self, error: object) -> str:
         match error:
@@ -98,6 +87,24 @@ class Web:
                 return f"{type(error).__name__}: {error}"
             case _:
                 return str(error)
+
+
+@functools.cache
+def _opener(proxy: str | None) -> urllib.request.OpenerDirector:
+    """One for all fetches, as urlopen has: making one reads all root certificates, a long job."""
+    # Not build_opener(): a redirect must not lead to ftp:, file: or data:.
+    opener = urllib.request.OpenerDirector()
+    for handler in (
+        urllib.request.ProxyHandler(None if proxy is None else {"http": proxy}),
+        urllib.request.HTTPHandler(),
+        urllib.request.HTTPSHandler(),
+        urllib.request.HTTPRedirectHandler(),
+        urllib.request.HTTPDefaultErrorHandler(),
+        urllib.request.HTTPErrorProcessor(),
+        urllib.request.UnknownHandler(),
+    ):
+        opener.add_handler(handler)
+    return opener
 
 
 def check_url(url: str) -> None:

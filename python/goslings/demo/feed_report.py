@@ -52,9 +52,7 @@ def table(runs: Sequence[Run], ceiling: Run | None) -> str:
     """Wall time, speed-up, share of the machine's ceiling and peak memory of each run."""
     sequential = next((run for run in runs if run.mode == "sequential"), None)
     top = ceiling.speedup(sequential) if ceiling and sequential else None
-    lines = [
-        f"{'':15} {'at once':>8} {'wall':>9} {'speed-up':>9} {'of ceiling':>11} {'peak memory':>12}"
-    ]
+    lines = [f"{'':15} {'at once':>8} {'wall':>9} {'speed-up':>9} {'of ceiling':>11} {'peak memory':>12}"]
     for run in runs:
         speedup = run.speedup(sequential) if sequential else None
         of_ceiling = speedup / top if speedup and top else None

@@ -14,7 +14,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from .feed_memory import MemoryPeak
 from .feed_page import FeedError, Web
@@ -146,9 +146,7 @@ def _collect(child: _Child, run: Run) -> None:
 class _Child:
     """A `feed_child` process, imported and waiting once constructed."""
 
-    def __init__(
-        self, plan: Plan, mode: str, feeds: Sequence[str], store: Path, bar: bool = False
-    ) -> None:
+    def __init__(self, plan: Plan, mode: str, feeds: Sequence[str], store: Path, bar: bool = False) -> None:
         self._mode = mode
         self._process = subprocess.Popen(
             [sys.executable, "-m", "goslings.demo.feed_child"],
@@ -214,7 +212,7 @@ class _Child:
                 self._process.wait()
         self._process.stdout.close()
 
-    def __enter__(self) -> _Child:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

@@ -20,6 +20,7 @@ import time
 from collections.abc import Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
+from typing import Self
 
 from .feed_document import Document, documents
 from .feed_page import FeedError
@@ -30,9 +31,7 @@ class Site:
 
     def __init__(self, count: int, seed: int, slow: int) -> None:
         command = [sys.executable, "-m", __name__, str(count), str(seed), str(slow)]
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
@@ -53,7 +52,7 @@ class Site:
         if self._process.stdout is not None:
             self._process.stdout.close()
 
-    def __enter__(self) -> Site:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -130,9 +129,7 @@ def _serve(argv: Sequence[str] | None = None) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with _Server(documents(options.count, options.seed, options.slow)) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        print(
-            json.dumps({"port": server.server_address[1], "feeds": list(server.pages)}), flush=True
-        )
+        print(json.dumps({"port": server.server_address[1], "feeds": list(server.pages)}), flush=True)
         sys.stdin.read()
         server.shutdown()
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 from .feed_item import Known, Library, Refreshed
 from .feed_page import FeedError
@@ -45,9 +46,7 @@ class Store:
         (application,) = self._db.execute("PRAGMA application_id").fetchone()
         (tables,) = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()
         if tables and application != _APPLICATION_ID:
-            raise FeedError(
-                f"{self._path} is a database of another program; name another file with --store"
-            )
+            raise FeedError(f"{self._path} is a database of another program; name another file with --store")
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = NORMAL")
         if not tables:
@@ -64,10 +63,7 @@ class Store:
             url: (etag, modified)
             for url, etag, modified in self._db.execute("SELECT url, etag, modified FROM feeds")
         }
-        return {
-            url: Known(frozenset(known), *versions.get(url, ("", "")))
-            for url, known in keys.items()
-        }
+        return {url: Known(frozenset(known), *versions.get(url, ("", ""))) for url, known in keys.items()}
 
     def add(self, refreshed: Refreshed) -> None:
         """Appends a feed's new items. A failed feed keeps what it had."""
@@ -88,10 +84,7 @@ class Store:
                 )
         cursor = self._db.executemany(
             "INSERT OR IGNORE INTO items VALUES (?, ?, ?, ?, ?, ?)",
-            (
-                (url, item.key, item.title, item.link, item.published, item.html)
-                for item in refreshed.items
-            ),
+            ((url, item.key, item.title, item.link, item.published, item.html) for item in refreshed.items),
         )
         self.added += max(0, cursor.rowcount)
         self._uncommitted += 1
@@ -118,7 +111,7 @@ class Store:
         self.commit()
         self._db.close()
 
-    def __enter__(self) -> Store:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

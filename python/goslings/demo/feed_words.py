@@ -8,21 +8,26 @@ then a script or an `onclick` that the sanitiser has to take out.
 
 from random import Random
 
-NOUNS = (
-    "kernel compiler garden bridge harbour library ticket river season archive engine protocol "
-    "recipe museum market sensor orchestra treaty glacier bicycle budget satellite novel vaccine "
-    "railway festival database lantern parliament telescope bakery algorithm volcano theatre"
-).split()
-VERBS = (
-    "reaches rewrites opens measures closes explains forgets repairs doubles follows replaces "
-    "survives questions maps borrows paints outgrows delays"
-).split()
-ADJECTIVES = (
-    "quiet second broken early northern forgotten careful cheaper unlikely tiny old public "
-    "distant faster borrowed seasonal naïve façade-like"
-).split()
-JOINTS = "and but while because although after where until".split()
-TOPICS = "science travel politics code music food weather sport books cities".split()
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
+NOUNS = _words(
+    "kernel compiler garden bridge harbour library ticket river season archive engine protocol recipe "
+    "museum market sensor orchestra treaty glacier bicycle budget satellite novel vaccine railway "
+    "festival database lantern parliament telescope bakery algorithm volcano theatre"
+)
+VERBS = _words(
+    "reaches rewrites opens measures closes explains forgets repairs doubles follows replaces survives "
+    "questions maps borrows paints outgrows delays"
+)
+ADJECTIVES = _words(
+    "quiet second broken early northern forgotten careful cheaper unlikely tiny old public distant "
+    "faster borrowed seasonal naïve façade-like"
+)
+JOINTS = _words("and but while because although after where until")
+TOPICS = _words("science travel politics code music food weather sport books cities")
 PEOPLE = ("Ada Núñez", "Bo Lindström", "Chiara Rossi", "Dev Patel", "Émile Roux", "Grace Ōta")
 
 
@@ -41,9 +46,7 @@ class Writer:
 
     def title(self) -> str:
         r = self._random
-        text = (
-            f"the {r.choice(ADJECTIVES)} {r.choice(NOUNS)} {r.choice(VERBS)} the {r.choice(NOUNS)}"
-        )
+        text = f"the {r.choice(ADJECTIVES)} {r.choice(NOUNS)} {r.choice(VERBS)} the {r.choice(NOUNS)}"
         return text.capitalize()
 
     def sentence(self) -> str:
@@ -76,9 +79,7 @@ class Writer:
             text = self._text()
             match r.randrange(6):
                 case 0:
-                    text = (
-                        f'<a href="/{r.choice(TOPICS)}/{r.randrange(9999)}?a=1&amp;b=2">{text}</a>'
-                    )
+                    text = f'<a href="/{r.choice(TOPICS)}/{r.randrange(9999)}?a=1&amp;b=2">{text}</a>'
                 case 1:
                     text = f"<em>{text}</em>"
                 case 2:
@@ -104,9 +105,7 @@ class Writer:
 
     def _table(self) -> str:
         r = self._random
-        rows = "".join(
-            f"<tr><td>{r.choice(NOUNS)}</td><td>{r.randrange(1000)}</td></tr>" for _ in range(3)
-        )
+        rows = "".join(f"<tr><td>{r.choice(NOUNS)}</td><td>{r.randrange(1000)}</td></tr>" for _ in range(3))
         return f'<table border="1"><tr><th>what</th><th>how many</th></tr>{rows}</table>'
 
     def _code(self) -> str:

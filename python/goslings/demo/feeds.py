@@ -94,9 +94,7 @@ def _demonstrate(options: argparse.Namespace) -> int:
         plan = Plan(site.feeds, Web(options.timeout, site.proxy), options.goroutines, folder)
         print(f"{options.feeds} feeds on a local server; {feed_report.interpreter()}", flush=True)
         runs, ceiling = measure(plan, options.only or MODES, options.rounds)
-        print(
-            feed_report.feed_lines(runs[-1].outcomes), feed_report.table(runs, ceiling), sep="\n\n"
-        )
+        print(feed_report.feed_lines(runs[-1].outcomes), feed_report.table(runs, ceiling), sep="\n\n")
         print(feed_report.verdict(runs), flush=True)
         _write(options, runs, ceiling)
         store = options.store or folder / "feeds.db"
@@ -118,9 +116,7 @@ def _read_own(options: argparse.Namespace, feeds: list[str]) -> int:
             _write(options, [run], None)
             return 0
         runs, ceiling = measure(plan, options.only, options.rounds)
-        print(
-            feed_report.feed_lines(runs[-1].outcomes), feed_report.table(runs, ceiling), sep="\n\n"
-        )
+        print(feed_report.feed_lines(runs[-1].outcomes), feed_report.table(runs, ceiling), sep="\n\n")
         print(feed_report.verdict(runs))
         _write(options, runs, ceiling)
         # The stores of live feeds may differ because a feed has changed in between.
