@@ -1,5 +1,7 @@
 //! Changing the number of workers while they sleep. A file of its own: the number is the process's.
 
+#![cfg(not(miri))] // It cannot switch stacks.
+
 use goslings::{Chan, Job, Wait, procs, set_procs, spawn, stats};
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -1,5 +1,7 @@
 //! Synchronisation objects between goroutines and threads: order, accounting, and waits that fail.
 
+#![cfg(not(miri))] // It cannot switch stacks.
+
 use goslings::{
     AcquireError, Barrier, BarrierError, Chan, Cond, CondError, Event, Job, Mutex, Negative, NotLocked,
     RwMutex, Semaphore, Task, TooMany, Wait, WaitError, WaitGroup, WaitReason, spawn, yield_now,

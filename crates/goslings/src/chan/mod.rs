@@ -6,7 +6,7 @@
 
 mod error;
 mod state;
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(any(loom, miri))))]
 mod tests;
 
 #[cfg(all(test, loom))]
