@@ -36,6 +36,8 @@ pub(crate) struct Runtime {
     procs: AtomicUsize,
     /// How many exist; the first so many places of `workers` are set.
     count: AtomicUsize,
+    /// How many of them have attached.
+    arrived: AtomicUsize,
     workers: Box<[OnceLock<&'static Shared>]>,
     /// Held while a worker is added.
     growing: Mutex<()>,
@@ -279,7 +281,9 @@ pub fn stats() -> Stats {
     stats
 }
 
-/// The program is ending: workers stop at their next look for work and never attach again.
+/// The program is ending: workers stop at their next look for work and never attach again. To be called
+/// attached; waits for workers whose thread is still on its way to the interpreter, which must not find it
+/// gone.
 pub fn stop() {
     // Ordering: Acquire, as in `runtime`.
     let found = RUNTIME.load(Ordering::Acquire);
@@ -287,6 +291,12 @@ pub fn stop() {
     let Some(runtime) = (unsafe { found.as_ref() }) else { return };
     // Ordering: Relaxed. Sleepers stay asleep; the others read it before each goroutine.
     runtime.stopping.store(true, Ordering::Relaxed);
+    // Whoever is adding a worker has added it after this; nobody adds another.
+    drop(runtime.growing.lock());
+    // Ordering: Acquire pairs with the Release in `Worker::work`: the thread is attached.
+    while runtime.arrived.load(Ordering::Acquire) < runtime.worker_count() {
+        yield_now();
+    }
 }
 
 /// To be called before `fork`, attached: waits until no unattached thread is inside the runtime.
@@ -324,6 +334,7 @@ impl Runtime {
             timers: Timers::new(),
             procs: AtomicUsize::new(procs.min(PROCS_MAX)),
             count: AtomicUsize::new(0),
+            arrived: AtomicUsize::new(0),
             workers: (0..PROCS_MAX).map(|_| OnceLock::new()).collect(),
             growing: Mutex::new(Rank::Sched, ()),
             stopping: AtomicBool::new(false),

@@ -149,6 +149,8 @@ impl Worker {
     }
 
     fn work(&self) -> ! {
+        // Ordering: Release pairs with the Acquire in `stop`: this thread is attached.
+        self.runtime.arrived.fetch_add(1, Ordering::Release);
         loop {
             if self.runtime.is_stopping() {
                 self.stop();
