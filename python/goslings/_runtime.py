@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import math
 import os
 import sys
 
@@ -38,14 +39,18 @@ def _default_procs() -> int:
 
 def _within_quota(cpus: int) -> int:
     """No more than the container's CPU quota, rounded up (Go does the same since 1.25)."""
+    quota = cpu_quota()
+    return cpus if quota is None else max(1, min(cpus, math.ceil(quota)))
+
+
+def cpu_quota() -> float | None:
+    """How many CPUs the container may use at a time; None if it is not limited."""
     try:
         with open("/sys/fs/cgroup/cpu.max", encoding="ascii") as file:
             quota, period = file.read().split()[:2]
-        if quota != "max":
-            return max(1, min(cpus, -(-int(quota) // int(period))))
-    except (OSError, ValueError):
-        pass
-    return cpus
+        return None if quota == "max" else int(quota) / int(period)
+    except (OSError, ValueError, ZeroDivisionError):
+        return None
 
 
 def install() -> None:
