@@ -120,7 +120,7 @@ fn sieve(primes: usize) -> usize {
                 }
             });
         }
-        all.iter().for_each(|chan| drop(chan.close()));
+        all.iter().for_each(|chan| chan.close().expect("once"));
         send(&sender, last);
     });
     let last = recv(&answer);

@@ -67,8 +67,7 @@ impl Barrier {
     #[must_use]
     pub fn new(parties: usize) -> Barrier {
         assert!(parties > 0, "a barrier for nobody");
-        let state =
-            State { arrived: 0, broken: false, round: 1, broken_round: 0, queue: WaitQueue::new() };
+        let state = State { arrived: 0, broken: false, round: 1, broken_round: 0, queue: WaitQueue::new() };
         Barrier { parties, state: Mutex::new(Rank::Object, state) }
     }
 

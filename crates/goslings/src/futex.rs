@@ -11,9 +11,11 @@ use crate::sync::AtomicU32;
 /// Why a sleep ended. All three may be spurious: look at the word again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Woken {
-    ByWakerOrNot,
-    BySignal,
-    ByTime,
+    /// By a waker, or for no reason.
+    Called,
+    #[cfg_attr(loom, expect(dead_code, reason = "models have no signals"))]
+    Signal,
+    Time,
 }
 
 #[cfg(all(target_os = "linux", not(loom)))]
@@ -41,12 +43,12 @@ mod system {
             )
         };
         if answer == 0 {
-            return Woken::ByWakerOrNot;
+            return Woken::Called;
         }
         match std::io::Error::last_os_error().raw_os_error() {
-            Some(libc::EINTR) => Woken::BySignal,
-            Some(libc::ETIMEDOUT) => Woken::ByTime,
-            _ => Woken::ByWakerOrNot,
+            Some(libc::EINTR) => Woken::Signal,
+            Some(libc::ETIMEDOUT) => Woken::Time,
+            _ => Woken::Called,
         }
     }
 
@@ -74,14 +76,14 @@ mod system {
     pub(crate) fn wait(word: &AtomicU32, expected: u32, deadline: Option<Deadline>) -> Woken {
         if deadline.is_some() {
             loom::thread::yield_now();
-            return Woken::ByTime;
+            return Woken::Time;
         }
         let guard = SLEEPERS.0.lock().expect("not poisoned");
         // Ordering: Relaxed, as in the kernel: the sleeper's own re-read is what synchronizes.
         if word.load(crate::sync::Ordering::Relaxed) == expected {
             drop(SLEEPERS.1.wait(guard));
         }
-        Woken::ByWakerOrNot
+        Woken::Called
     }
 
     pub(crate) fn wake(_address: *const AtomicU32) {
@@ -104,16 +106,16 @@ mod system {
     pub(crate) fn wait(word: &AtomicU32, expected: u32, deadline: Option<Deadline>) -> Woken {
         let left = deadline.map_or(SLICE, |at| at.left().min(SLICE));
         if left.is_zero() {
-            return Woken::ByTime;
+            return Woken::Time;
         }
         let guard = SLEEPERS.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         // Ordering: Acquire pairs with the Release store of the waker; the queue's lock orders the
         // check against the notify, so that no wake falls between them.
         if word.load(crate::sync::Ordering::Acquire) == expected {
             drop(SLEEPERS.1.wait_timeout(guard, left));
-            return Woken::BySignal;
+            return Woken::Signal;
         }
-        Woken::ByWakerOrNot
+        Woken::Called
     }
 
     pub(crate) fn wake(_address: *const AtomicU32) {

@@ -79,12 +79,8 @@ impl Mutex {
         while word & LOCKED == 0 {
             // Ordering: Acquire pairs with the Release of whoever unlocked last (`unlock`,
             // `unlock_slow`): what it did while it held the lock is visible. Failure: a new guess.
-            let taken = self.word.compare_exchange_weak(
-                word,
-                word | LOCKED,
-                Ordering::Acquire,
-                Ordering::Relaxed,
-            );
+            let taken =
+                self.word.compare_exchange_weak(word, word | LOCKED, Ordering::Acquire, Ordering::Relaxed);
             match taken {
                 Ok(_) => return true,
                 Err(found) => word = found,
@@ -178,8 +174,7 @@ impl Mutex {
             let free = word & LOCKED == 0;
             let next = (word & !woken) | if free { LOCKED } else { WAITERS };
             // Ordering: Acquire, as in `try_lock`. Failure: a new guess.
-            let changed =
-                self.word.compare_exchange_weak(word, next, Ordering::Acquire, Ordering::Relaxed);
+            let changed = self.word.compare_exchange_weak(word, next, Ordering::Acquire, Ordering::Relaxed);
             match changed {
                 Ok(_) => return free,
                 Err(found) => word = found,
@@ -197,12 +192,8 @@ impl Mutex {
                 return Err(NotLocked);
             }
             // Ordering: Release, as in `unlock`. Failure: a new guess.
-            let changed = self.word.compare_exchange_weak(
-                word,
-                word & !LOCKED,
-                Ordering::Release,
-                Ordering::Relaxed,
-            );
+            let changed =
+                self.word.compare_exchange_weak(word, word & !LOCKED, Ordering::Release, Ordering::Relaxed);
             match changed {
                 Ok(_) => return Ok(()),
                 Err(found) => word = found,

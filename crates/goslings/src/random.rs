@@ -9,7 +9,7 @@ crate::sync::per_thread! {
 /// A number below `bound`, uniform up to a bias of `bound` in 2^32.
 pub(crate) fn below(bound: usize) -> usize {
     let bound = u64::try_from(bound).unwrap_or(u64::MAX).min(u64::from(u32::MAX));
-    ((next() >> 32) * bound >> 32) as usize
+    (((next() >> 32) * bound) >> 32) as usize
 }
 
 /// SplitMix64 (Steele, Lea, Flood 2014): one addition and a mix per number.

@@ -100,7 +100,8 @@ impl RwMutex {
             return Ok(());
         }
         let why = (WaitReason::RwMutexRLock, wait);
-        match wait_in(&self.state, state, |state| &mut state.waiting_readers, (Place::Back, ()), &parker, why) {
+        match wait_in(&self.state, state, |state| &mut state.waiting_readers, (Place::Back, ()), &parker, why)
+        {
             Waited::Served(_) => Ok(()),
             Waited::ServedInVain(_) => {
                 let undone = self.runlock();
@@ -150,7 +151,8 @@ impl RwMutex {
             return Ok(());
         }
         let why = (WaitReason::RwMutexLock, wait);
-        match wait_in(&self.state, state, |state| &mut state.waiting_writers, (Place::Back, ()), &parker, why) {
+        match wait_in(&self.state, state, |state| &mut state.waiting_writers, (Place::Back, ()), &parker, why)
+        {
             Waited::Served(_) => Ok(()),
             Waited::ServedInVain(_) => {
                 let undone = self.unlock();

@@ -120,8 +120,7 @@ fn select_with<T>(
             queue(&mut cases[index], guards.get(plan.guard(index)), index, parker, &mut nodes[index]);
         }
     }
-    let reason =
-        if plan.order().is_empty() { WaitReason::SelectNoCases } else { WaitReason::Select };
+    let reason = if plan.order().is_empty() { WaitReason::SelectNoCases } else { WaitReason::Select };
     let outcome = parker.park(reason, wait);
     let served = if let Outcome::Case(index) = outcome { Some(index as usize) } else { None };
     withdraw(cases, nodes, served);
@@ -256,9 +255,8 @@ impl Plan {
             }
         }
         // First in address order, to number the guards; then shuffled.
-        let address = |index: &u32| {
-            cases[*index as usize].chan().map_or(0, |chan| std::ptr::from_ref(chan).addr())
-        };
+        let address =
+            |index: &u32| cases[*index as usize].chan().map_or(0, |chan| std::ptr::from_ref(chan).addr());
         let (guard, order) = match &mut plan.more {
             Some(more) => (&mut more.0[..], &mut more.1[..]),
             None => (&mut plan.guard[..], &mut plan.order[..plan.len]),

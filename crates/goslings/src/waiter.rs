@@ -305,8 +305,8 @@ impl ThreadWaiter {
         // Ordering: Acquire pairs with the Release swap in `wake`.
         while self.word.load(Ordering::Acquire) != WOKEN {
             match futex::wait(&self.word, ASLEEP, deadline) {
-                futex::Woken::ByWakerOrNot => {}
-                futex::Woken::ByTime => {
+                futex::Woken::Called => {}
+                futex::Woken::Time => {
                     if deadline.is_some_and(|at| at.left().is_zero()) {
                         if self.waiter.claim_timeout() {
                             break;
@@ -315,7 +315,7 @@ impl ThreadWaiter {
                         deadline = None;
                     }
                 }
-                futex::Woken::BySignal => {
+                futex::Woken::Signal => {
                     if !raised && host().signalled(state) {
                         raised = true;
                         if self.waiter.claim_interrupt() {

@@ -55,8 +55,7 @@ impl WaitGroup {
             }
             // Ordering: Release pairs with the Acquire in `wait`: what was done before `done` is
             // visible after `wait`. Acquire: the last `done` passes on what the others released.
-            let added =
-                self.word.compare_exchange_weak(word, next, Ordering::AcqRel, Ordering::Relaxed);
+            let added = self.word.compare_exchange_weak(word, next, Ordering::AcqRel, Ordering::Relaxed);
             match added {
                 Ok(_) => return Ok(()),
                 Err(found) => word = found,
@@ -139,8 +138,7 @@ impl WaitGroup {
                 let zero = next < ONE;
                 let next = if zero { 0 } else { next };
                 // Ordering: AcqRel, as in `add`.
-                let added =
-                    self.word.compare_exchange_weak(word, next, Ordering::AcqRel, Ordering::Relaxed);
+                let added = self.word.compare_exchange_weak(word, next, Ordering::AcqRel, Ordering::Relaxed);
                 match added {
                     Ok(_) if zero => break,
                     Ok(_) => return Ok(()),

@@ -13,7 +13,7 @@
 //! ```
 
 use crate::sched::generation;
-use crate::waiter::{Parker, Wake, Waiter};
+use crate::waiter::{Parker, Waiter, Wake};
 use std::cell::{Cell, UnsafeCell};
 use std::marker::PhantomPinned;
 use std::ptr::{self, NonNull};

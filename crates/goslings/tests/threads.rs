@@ -2,8 +2,8 @@
 //! since nothing here switches stacks. Every value counts how often it was dropped.
 
 use goslings::{
-    Barrier, Case, Chan, Cond, Deadline, Event, Fired, Mutex, RwMutex, SelectError, Semaphore, Target,
-    Timer, Wait, WaitGroup, now, select,
+    Barrier, Case, Chan, Cond, Deadline, Event, Fired, Mutex, RwMutex, SelectError, Semaphore, Target, Timer,
+    Wait, WaitGroup, now, select,
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -60,7 +60,8 @@ fn each_value_arrives_once_and_is_dropped_once() {
                     // Some sends are too impatient, and get their value back.
                     while let Some(again) = value.take() {
                         let wait = if number % 2 == 0 { soon() } else { Wait::Forever };
-                        value = chan.send(again, wait).err().map(|refused| refused.value.expect("given back"));
+                        value =
+                            chan.send(again, wait).err().map(|refused| refused.value.expect("given back"));
                     }
                 }
                 if senders_left.fetch_sub(1, SeqCst) == 1 {

@@ -62,8 +62,7 @@ fn threads_and_goroutines_share_a_channel_and_lose_nothing() {
             thread.join().expect("no panic");
         }
         chan.close().expect("once");
-        let mut all: Vec<u64> =
-            (0..4).flat_map(|_| out.recv(Wait::Forever).expect("four answers")).collect();
+        let mut all: Vec<u64> = (0..4).flat_map(|_| out.recv(Wait::Forever).expect("four answers")).collect();
         all.sort_unstable();
         assert_eq!(all, (0..6000).collect::<Vec<_>>());
     }

@@ -99,10 +99,7 @@ impl Work {
         let found = self.fresh.load(Ordering::Relaxed);
         // Ordering: Relaxed. As above.
         found > 0
-            && self
-                .fresh
-                .compare_exchange(found, found - 1, Ordering::Relaxed, Ordering::Relaxed)
-                .is_ok()
+            && self.fresh.compare_exchange(found, found - 1, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
     /// A worker's life until it has found one goroutine: `Worker::rest` and `found` without the rest.
@@ -120,9 +117,7 @@ impl Work {
             self.idle.leave(shared);
         }
         // Ordering: Relaxed. As above.
-        if self.idle.stop_searching_with_work()
-            && self.fresh.load(Ordering::Relaxed) > 0
-        {
+        if self.idle.stop_searching_with_work() && self.fresh.load(Ordering::Relaxed) > 0 {
             self.idle.notify();
         }
     }
