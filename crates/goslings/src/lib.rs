@@ -8,12 +8,12 @@
 mod barrier;
 #[expect(unsafe_code, reason = "nodes in the frame of the waiting call")]
 pub mod chan;
-#[expect(unsafe_code, reason = "the clock is a system call")]
+#[cfg_attr(not(loom), expect(unsafe_code, reason = "the clock is a system call"))]
 mod clock;
 #[expect(unsafe_code, reason = "nodes in the frame of the waiting call")]
 mod cond;
 mod event;
-#[expect(unsafe_code, reason = "system calls on a word")]
+#[cfg_attr(not(loom), expect(unsafe_code, reason = "system calls on a word"))]
 mod futex;
 #[expect(unsafe_code, reason = "a host keeps promises that the compiler cannot see")]
 mod host;
