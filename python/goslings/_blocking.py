@@ -6,10 +6,10 @@ import contextvars
 import os
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
-from goslings._errors import Closed
-from goslings._goslings import AtomicInt, Event, chan, current
+from goslings._goslings import Event, Semaphore, chan, current
 from goslings._runtime import setting
 
 __all__ = ["blocking"]
@@ -43,34 +43,37 @@ class _Call:
 
 
 class _Pool:
-    """Threads that take calls from a rendezvous channel, and end when there are none."""
+    """Threads that take calls from a rendezvous channel, and end when there are none for a while.
+
+    Who brings a call holds a permit, which its thread releases after the call; so with a permit there is a thread
+    that waits for a call, or one may be started.
+    """
 
     def __init__(self) -> None:
         self._calls: chan[_Call] = chan()
-        self._threads = AtomicInt()
+        self._permits = Semaphore(_THREADS_MAX)
 
     def submit(self, call: _Call) -> None:
-        if self._calls.try_send(call):
-            return
-        if self._threads.add(1) <= _THREADS_MAX:
-            thread = threading.Thread(target=self._serve, args=(call,), name="goslings-blocking", daemon=True)
-            try:
-                thread.start()
-            except BaseException:
-                self._threads.add(-1)
-                raise
-            return
-        self._threads.add(-1)
-        self._calls.send(call)
+        self._permits.acquire()
+        try:
+            if not self._calls.try_send(call):
+                serve = threading.Thread(
+                    target=self._serve, args=(call,), name="goslings-blocking", daemon=True
+                )
+                serve.start()
+        except BaseException:
+            self._permits.release()
+            raise
 
     def _serve(self, call: _Call | None) -> None:
         while call is not None:
             call.run()
             call = None
-            try:
-                call = self._calls.recv(timeout=_IDLE_SECONDS)
-            except (TimeoutError, Closed):
-                self._threads.add(-1)
+            self._permits.release()
+            # In a process forked by the call there is another pool.
+            if self is _pool:
+                with suppress(TimeoutError):
+                    call = self._calls.recv(timeout=_IDLE_SECONDS)
 
 
 _pool = _Pool()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NoReturn, overload
+from typing import Any, NoReturn, overload
 
 from goslings._goslings import Mutex
 
@@ -90,11 +90,11 @@ class Map[K, V]:
         """
         with self._mutex:
             keys = list(self._dict)
-        missing = object()
+        missing: Any = object()
         for key in keys:
             value = self._dict.get(key, missing)
             if value is not missing:
-                yield key, value  # type: ignore[misc]  # not `missing`, so a V
+                yield key, value
 
     def __contains__(self, key: object, /) -> bool:
         return key in self._dict

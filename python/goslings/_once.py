@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import CancelledError
+from types import TracebackType
 from typing import NoReturn
 
+from goslings._errors import Cancelled
 from goslings._goslings import Mutex
 
 __all__ = ["Once", "once_value"]
@@ -52,22 +55,31 @@ class Once:
 def once_value[T](fn: Callable[[], T], /) -> Callable[[], T]:
     """Returns a function that calls `fn()` the first time and gives what it returned every time.
 
-    If `fn` raised, every call raises the same exception. Blocks while the first call runs.
+    If `fn` raised, every call raises the same exception; if the first call was cancelled, later ones raise
+    concurrent.futures.CancelledError. Blocks while the first call runs.
     """
     once = Once()
     value: list[T] = []
     failure: list[BaseException] = []
+    traceback: list[TracebackType | None] = []
 
     def run() -> None:
         try:
             value.append(fn())
+        except Cancelled as error:
+            # Meant for this goroutine alone.
+            failure.append(CancelledError(*error.args))
+            traceback.append(None)
+            raise
         except BaseException as error:
             failure.append(error)
+            traceback.append(error.__traceback__)
 
     def get() -> T:
         once.do(run)
         if failure:
-            raise failure[0]
+            # With the traceback of the first time: else it would grow with each call.
+            raise failure[0].with_traceback(traceback[0])
         return value[0]
 
     return get

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import gc
-import weakref
+import sys
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import NoReturn
 
 __all__ = ["Pool"]
 
@@ -16,16 +16,18 @@ class Pool[T]:
     What is put back may be gone after two full garbage collections. No order is promised.
     """
 
-    __slots__ = ("__weakref__", "_items", "_new", "_old")
+    __slots__ = ("__weakref__", "_collections", "_items", "_new", "_old")
 
     def __init__(self, new: Callable[[], T] | None = None) -> None:
         self._new = new
         self._items: list[T] = []
         self._old: list[T] = []
-        _pools.add(self)
+        key = id(self)
+        _pools[key] = weakref.ref(self, lambda _: _pools.pop(key, None))
 
     def get(self) -> T | None:
         """An object that was put back, else a new one, else None. Blocks only if `new` does."""
+        self._age()
         for items in (self._items, self._old):
             try:
                 return items.pop()
@@ -36,10 +38,17 @@ class Pool[T]:
     def put(self, item: T | None, /) -> None:
         """Gives an object back for reuse; None is ignored. Never blocks."""
         if item is not None:
+            self._age()
             self._items.append(item)
 
     def _age(self) -> None:
-        self._items, self._old = [], self._items
+        # Asked at each use rather than told by gc.callbacks: a callback of ours would run, and could fail, in the
+        # middle of any code whatsoever.
+        collections = _full_collections()
+        passed = collections - self._collections
+        if passed:
+            self._collections = collections
+            self._items, self._old = [], self._items if passed == 1 else []
 
     def __copy__(self) -> NoReturn:
         raise TypeError("a Pool cannot be copied: it is a reference already, pass it on as it is")
@@ -53,13 +62,9 @@ class Pool[T]:
         )
 
 
-_pools: weakref.WeakSet[Pool[Any]] = weakref.WeakSet()
+_FULL = 0 if "t" in sys.abiflags else 2
+"""From this generation on a collection is a full one: on free-threaded builds each is."""
 
 
-def _collected(phase: str, info: dict[str, int]) -> None:
-    if phase == "stop" and info["generation"] == 2:
-        for pool in list(_pools):
-            pool._age()
-
-
-gc.callbacks.append(_collected)
+def _full_collections() -> int:
+    return sum(int(generation["collections"]) for generation in gc.get_stats()[_FULL:])
