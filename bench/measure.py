@@ -125,6 +125,13 @@ class Progress:
         else:
             print(text, file=sys.stderr, flush=True)
 
+    def note(self, text: str) -> None:
+        """A line that stays."""
+        if self.bar is not None:
+            self.bar.write(text, file=sys.stderr)
+        else:
+            self.say(text)
+
     def step(self, more: int = 0) -> None:
         if self.bar is not None:
             self.bar.total += more
@@ -136,7 +143,12 @@ class Progress:
 
 
 def rounds_of(
-    jobs: Iterable[Job], rounds: int, patience: int, control: Control, step: Callable[[int], None]
+    jobs: Iterable[Job],
+    rounds: int,
+    patience: int,
+    control: Control,
+    step: Callable[[int], None],
+    say: Callable[[str], None],
 ) -> None:
     """Run all jobs in turn `rounds` times; then again, in turn, those that were disturbed.
 
@@ -153,6 +165,7 @@ def rounds_of(
             if "error" in line:
                 job.error = line["error"]
                 todo.remove(job)
+                say(f"{job.program.tag}, {job.program.column}, {job.workload}: {job.error}")
             else:
                 job.samples.append(Sample(line, max(before, after)))
             step(1 if attempt >= rounds else 0)

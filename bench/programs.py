@@ -176,7 +176,7 @@ def find_interpreters(given: list[str], root: Path) -> list[Interpreter]:
             tag, _, path = item.partition("=")
             if not path or not os.access(path, os.X_OK):
                 raise SystemExit(f"--python wants TAG=PATH of an interpreter, not {item!r}")
-            found.append(Interpreter(tag, path))
+            found.append(Interpreter(tag, os.path.abspath(path)))
         return found
     tags = ("3.14t", "3.13t", "3.14", "3.13")
     venvs = [Interpreter(tag, str(root / ".venvs" / tag / "bin" / "python")) for tag in tags]

@@ -145,7 +145,7 @@ def crowd(programs: list[Program], workload: str, scale: float) -> list[Job]:
         jobs += [Job(program, workload, n, ("--alive", str(k))) for k in FLAT_ALIVE]
         if workload != "spawn":
             jobs += [
-                Job(program, workload, max(n, 10 * k), ("--pairs", str(k))) for k in FLAT_PAIRS if k <= n
+                Job(program, workload, max(n, 100 * k), ("--pairs", str(k))) for k in FLAT_PAIRS if k <= n
             ]
     return jobs
 
@@ -171,10 +171,13 @@ def measure(args: argparse.Namespace) -> Results:
         for workload, beside in groups:
             progress.say(f"flat {workload}" if beside else workload)
             jobs = (crowd if beside else group)(programs, workload, args.scale)
-            rounds_of(jobs, args.rounds, args.patience, control, progress.step)
+            rounds_of(jobs, args.rounds, args.patience, control, progress.step, progress.note)
             finished += [(job, args.rounds) for job in jobs]
         done = [job.result(control.best, rounds) for job, rounds in finished]
-    demo = feeds.run(interpreters, args.scale) if FEEDS in args.workloads and "goslings" in args.libs else {}
+    demo = {}
+    if FEEDS in args.workloads and "goslings" in args.libs:
+        progress.say(FEEDS)
+        demo = {i.tag: feeds.run(i, args.rounds, args.scale) for i in interpreters}
     progress.close()
     return Results(
         {
