@@ -46,6 +46,16 @@
 #  define HIDDEN_FRAMES 0
 #endif
 
+/* How much of the C stack one counted C call may take on 3.13, and how large a stack must be, in KiB, to allow
+ * what programs do. A sort inside a sort's key takes most: 2.5 KiB of buffers per level, and its frames. 3.14 looks
+ * at the stack pointer instead. */
+#if PY_VERSION_HEX < 0x030E0000
+#  define C_CALL_BYTES 3328
+#  define STACK_KB 8192
+#else
+#  define STACK_KB 1024
+#endif
+
 /* The part of the thread state that is a goroutine's own. */
 typedef struct {
     struct _PyInterpreterFrame *current_frame;
@@ -300,7 +310,7 @@ gs_worker_start(void)
         PyErr_NoMemory();
         return -1;
     }
-    worker->hidden->thread_id = 0;
+    worker->hidden->thread_id = (unsigned long)(uintptr_t)worker->hidden; /* nobody's; 0 would mean freed */
 #endif
     this_worker = worker;
     return 0;
@@ -330,10 +340,10 @@ gs_enter(gs_area *area, uintptr_t low, uintptr_t base, uintptr_t end)
     ts->datastack_limit = (PyObject **)end;
     ts->py_recursion_remaining = ts->py_recursion_limit;
 #if PY_VERSION_HEX < 0x030E0000
-    /* 3.13 counts C calls: 10,000 for a stack of 8 MiB, with some room to spare for C libraries. */
+    /* 3.13 counts C calls instead of looking at the stack: as many as fit if each takes C_CALL_BYTES. */
     size_t stack = base - low;
-    size_t reserve = 48 * 1024;
-    size_t calls = (stack > reserve ? stack - reserve : 0) / ((8 * 1024 * 1024) / Py_C_RECURSION_LIMIT + 64);
+    size_t reserve = 64 * 1024;
+    size_t calls = (stack > reserve ? stack - reserve : 0) / C_CALL_BYTES;
     ts->c_recursion_remaining = (int)(calls < Py_C_RECURSION_LIMIT ? calls : Py_C_RECURSION_LIMIT);
 #else
     _PyThreadStateImpl *impl = (_PyThreadStateImpl *)ts;
@@ -416,4 +426,11 @@ int
 gs_has_context(void)
 {
     return PyThreadState_GetUnchecked()->context != NULL;
+}
+
+/* The default size of a goroutine's stack, in KiB. */
+size_t
+gs_stack_kb(void)
+{
+    return STACK_KB;
 }

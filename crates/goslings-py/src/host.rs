@@ -13,6 +13,7 @@ use std::ffi::{CStr, c_char, c_int};
 
 unsafe extern "C" {
     fn gs_area_size() -> usize;
+    fn gs_stack_kb() -> usize;
     fn gs_layout_problem() -> *const c_char;
     fn gs_worker_start() -> c_int;
     fn gs_enter(area: *mut Area, low: usize, base: usize, end: usize);
@@ -156,6 +157,8 @@ pub(crate) fn install(_py: Python<'_>) -> PyResult<()> {
     if size > AREA_SIZE {
         return Err(PyImportError::new_err(format!("goroutine state needs {size} bytes, not {AREA_SIZE}")));
     }
+    // SAFETY: returns a number.
+    goslings::set_default_stack(unsafe { gs_stack_kb() });
     goslings::set_host(&Interpreter);
     Ok(())
 }

@@ -58,7 +58,7 @@ pub use sched::{
 pub use select::{Case, SelectError, Selected, select};
 pub use semaphore::{AcquireError, Semaphore, TooMany};
 pub use sleep::{SleepError, sleep};
-pub use task::stack::{guard_is_advice, slot_size};
+pub use task::stack::{guard_is_advice, set_default_stack, slot_size};
 pub use task::{Job, JobVTable, Task};
 pub use timer::{Fired, Target, Timer};
 pub use waiter::WaitReason;

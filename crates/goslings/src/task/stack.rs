@@ -1,7 +1,7 @@
 //! Stacks for goroutines: address space reserved in blocks, memory committed page by page as touched.
 //!
 //! ```text
-//!  one slot (default 1 MiB)
+//!  one slot (1 MiB, or what the host asks for)
 //!  | guard | ... C stack, grows down <- base | host's part, grows up -> |
 //!                                       ^ in the middle of a page, so that a goroutine which
 //!                                         uses little of either touches one page in all
@@ -38,12 +38,22 @@ fn page() -> usize {
     })
 }
 
-/// The size of a slot in bytes: `GOSLINGS_STACK_KB`, from 192 KiB to 1 GiB; 1 MiB by default.
+static DEFAULT_KB: AtomicUsize = AtomicUsize::new(1024);
+
+/// Sets the size of a slot, in KiB, where `GOSLINGS_STACK_KB` does not; before the first stack.
+pub fn set_default_stack(kilobytes: usize) {
+    // Ordering: Relaxed. Set at start, by the host.
+    DEFAULT_KB.store(kilobytes, Ordering::Relaxed);
+}
+
+/// The size of a slot in bytes: `GOSLINGS_STACK_KB`, from 192 KiB to 1 GiB, or the host's default.
 pub fn slot_size() -> usize {
     static SIZE: OnceLock<usize> = OnceLock::new();
     *SIZE.get_or_init(|| {
         let asked = std::env::var("GOSLINGS_STACK_KB").ok().and_then(|text| text.parse::<usize>().ok());
-        let size = asked.unwrap_or(1024).clamp(192, 1024 * 1024) * 1024;
+        // Ordering: Relaxed. As in `set_default_stack`.
+        let default = DEFAULT_KB.load(Ordering::Relaxed);
+        let size = asked.unwrap_or(default).clamp(192, 1024 * 1024) * 1024;
         size.next_multiple_of(64 * 1024)
     })
 }
