@@ -22,8 +22,7 @@ class Pool[T]:
         self._new = new
         self._items: list[T] = []
         self._old: list[T] = []
-        key = id(self)
-        _pools[key] = weakref.ref(self, lambda _: _pools.pop(key, None))
+        self._collections = _full_collections()
 
     def get(self) -> T | None:
         """An object that was put back, else a new one, else None. Blocks only if `new` does."""
