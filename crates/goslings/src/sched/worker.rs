@@ -8,6 +8,7 @@
 use super::Runtime;
 use super::idle::Bed;
 use super::runq::Inbox;
+use crate::clock::now;
 use crate::host::host;
 use crate::task::{Fiber, Switch, Task};
 use crossbeam_deque::{Steal, Stealer, Worker as Deque};
@@ -27,8 +28,12 @@ const TIMERS: u32 = 16;
 const FREE_FIBERS: usize = 128;
 /// One in so many finished goroutines has its stack looked at, whether it grew.
 const TRIM: u32 = 32;
-/// How often a worker without work looks again before it sleeps: some microseconds.
+/// How often a worker without work looks again in one round: a microsecond or two.
 const SPINS: u32 = 60;
+/// The most rounds before it sleeps.
+const PATIENCE_MAX: u32 = 16;
+/// A sleep as short as this (with its two switches of thread) was not worth the system calls.
+const WORTH_WAITING_NS: u64 = 50_000;
 
 /// A task in a deque: owns a reference.
 pub(crate) struct Fresh(pub(crate) *const Task);
@@ -107,6 +112,8 @@ pub(crate) struct Worker {
     tick: Cell<u32>,
     to_trim: Cell<u32>,
     searching: Cell<bool>,
+    /// How many rounds to look on before sleeping: see `learn`.
+    patience: Cell<u32>,
 }
 
 impl Worker {
@@ -133,6 +140,7 @@ impl Worker {
             tick: Cell::new(0),
             to_trim: Cell::new(TRIM),
             searching: Cell::new(true),
+            patience: Cell::new(1),
         }
     }
 
@@ -353,17 +361,43 @@ impl Worker {
             self.runtime.idle.start_searching();
         }
         let state = host().detach();
-        let found = (0..SPINS).any(|_| {
-            std::hint::spin_loop();
-            self.sees_work()
-        });
-        if !found {
+        if !self.spin() {
             if self.searching.replace(false) {
                 self.runtime.idle.stop_searching();
             }
+            let asleep = now();
             self.sleep();
+            self.learn(now().0 - asleep.0);
         }
         host().attach(state);
+    }
+
+    /// Looks on for a while; true if there is work. Lets other threads run in between, so that on a busy
+    /// machine this takes their place only for moments.
+    fn spin(&self) -> bool {
+        for round in 0..self.patience.get() {
+            for _ in 0..SPINS {
+                std::hint::spin_loop();
+                if self.sees_work() {
+                    return true;
+                }
+            }
+            if round > 0 {
+                std::thread::yield_now();
+            }
+        }
+        false
+    }
+
+    /// Adjusts how long to look on next time by how long this sleep was: if a little more patience would
+    /// have saved it (a partner on another worker answers in microseconds), have more; else have less.
+    fn learn(&self, slept_ns: u64) {
+        let patience = self.patience.get();
+        self.patience.set(if slept_ns < WORTH_WAITING_NS {
+            (patience * 4).min(PATIENCE_MAX)
+        } else {
+            (patience / 2).max(1)
+        });
     }
 
     /// The steps of README.md. A worker that may not take fresh goroutines is not on the list, where it

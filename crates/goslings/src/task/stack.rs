@@ -23,7 +23,7 @@ const BLOCK: usize = 64;
 /// The part above the base, for the host.
 const HOST_PART: usize = 64 * 1024;
 /// How much of the page that `base` lies in belongs to the C stack.
-const SPLIT: usize = 2816;
+const SPLIT: usize = 3392;
 /// `MADV_GUARD_INSTALL`, from Linux's uapi; libc does not name it yet.
 const MADV_GUARD_INSTALL: libc::c_int = 102;
 /// What a recycled stack may keep committed, when it is looked at: see `trim`.
