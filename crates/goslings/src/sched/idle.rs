@@ -21,9 +21,10 @@ impl Bed {
 
     /// Step 1 of going to sleep: from now on wakers see it. Look for work once more before step 4.
     pub(crate) fn announce(&self) {
-        // Ordering: Relaxed store, then a SeqCst fence that pairs with the one in `wake`: either the waker
-        // sees ASLEEP, or we see its work when we look again.
-        self.word.store(ASLEEP, Ordering::Relaxed);
+        // Ordering: Acquire pairs with the Release in `wake`: a late wake of an earlier sleep comes before
+        // this sleep for everybody, and so cannot be taken for a wake of this one. Then a SeqCst fence that
+        // pairs with the one in `wake`: either the waker sees ASLEEP, or we see its work when we look again.
+        self.word.swap(ASLEEP, Ordering::Acquire);
         fence(Ordering::SeqCst);
     }
 
