@@ -10,7 +10,7 @@ use goslings::{Task, Wait, WaitGroup};
 use pyo3::exceptions::{PyBaseException, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyString, PyTuple};
+use pyo3::types::{PyDict, PyString, PyTuple, PyWeakrefMethods, PyWeakrefReference};
 use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::sync::{Arc, OnceLock, PoisonError};
 
@@ -221,7 +221,12 @@ impl Goroutine {
     }
 
     fn finish(&self, py: Python<'_>, handle: &Bound<'_, Goroutine>, end: End) {
+        let failed = matches!(end, End::Raised(_));
         let _ = self.end.set(end);
+        if failed && !host::is_only_reference(handle) {
+            // Before anybody hears of the end: the program may be over as soon as they do.
+            FAILED.add(py, handle);
+        }
         // Ordering: SeqCst fence, pairs with the one in `finished`: either we see the channel and close it,
         // or whoever makes it sees the end.
         fence(Ordering::SeqCst);
@@ -237,6 +242,20 @@ impl Goroutine {
         let callbacks = std::mem::take(&mut self.lock().callbacks);
         for callback in callbacks {
             call_back(py, callback.bind(py), handle);
+        }
+        if failed && host::is_only_reference(handle) {
+            // Not left to the destructor: free-threaded builds leave that to the thread that called `go`, which
+            // may wait for ever for what this goroutine was to do.
+            self.report_unread(py);
+        }
+    }
+
+    /// Tells `goslings.excepthook` of the failure, unless somebody has read it.
+    fn report_unread(&self, py: Python<'_>) {
+        let Some(End::Raised(error)) = self.end.get() else { return };
+        // Ordering: Relaxed. Decides who reports; the failure itself comes with `end`.
+        if !self.read.swap(true, Ordering::Relaxed) {
+            report(py, error.clone_ref(py), self.label(py), self.started_at(py));
         }
     }
 
@@ -327,18 +346,62 @@ fn report(py: Python<'_>, error: Py<PyBaseException>, name: String, place: Optio
 
 impl Drop for Goroutine {
     fn drop(&mut self) {
-        // Ordering: Relaxed. This is the last use of the handle.
-        let read = self.read.load(Ordering::Relaxed);
-        if read || !matches!(self.end.get(), Some(End::Raised(_))) {
-            return;
+        if !*self.read.get_mut() && matches!(self.end.get(), Some(End::Raised(_))) {
+            host::attached(|py| self.report_unread(py));
         }
-        host::attached(|py| {
-            let (name, place) = (self.label(py), self.started_at(py));
-            if let Some(End::Raised(error)) = self.end.take() {
-                report(py, error, name, place);
-            }
-        });
     }
+}
+
+/// The collector is about to break up a cycle that `handle` is part of: its exception is still whole.
+pub(crate) fn finalize(handle: &Bound<'_, Goroutine>) {
+    handle.get().report_unread(handle.py());
+}
+
+/// Goroutines that failed while somebody could still look: for the end of the program.
+struct Failed {
+    handles: FailedLock,
+}
+
+#[expect(clippy::disallowed_types, reason = "a leaf lock, held for a move")]
+type FailedLock = std::sync::Mutex<Vec<Py<PyWeakrefReference>>>;
+
+static FAILED: Failed = Failed { handles: FailedLock::new(Vec::new()) };
+
+impl Failed {
+    /// As many are kept before it is looked which of them are gone.
+    const MANY: usize = 64;
+
+    fn take(&self) -> Vec<Py<PyWeakrefReference>> {
+        std::mem::take(&mut *self.handles.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn add(&self, py: Python<'_>, handle: &Bound<'_, Goroutine>) {
+        // No memory for it: then it is reported when the handle goes away, if not at the end.
+        let Ok(handle) = PyWeakrefReference::new(handle) else { return };
+        let mut handles = self.take();
+        if handles.len() >= Failed::MANY && handles.len().is_power_of_two() {
+            handles.retain(|handle| handle.bind(py).upgrade().is_some());
+        }
+        handles.push(handle.unbind());
+        let mut here = self.handles.lock().unwrap_or_else(PoisonError::into_inner);
+        here.append(&mut handles);
+    }
+}
+
+/// Reports the failures that nobody has read; called when the program ends.
+pub(crate) fn report_all_unread(py: Python<'_>) {
+    for handle in FAILED.take() {
+        if let Some(handle) = handle.bind(py).upgrade() {
+            if let Ok(handle) = handle.cast::<Goroutine>() {
+                handle.get().report_unread(py);
+            }
+        }
+    }
+}
+
+/// In a forked child: the parent's failures are the parent's.
+pub(crate) fn forget_failed() {
+    drop(FAILED.take());
 }
 
 #[pymethods]

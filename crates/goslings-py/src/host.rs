@@ -3,7 +3,7 @@
 //! The swap itself is C (`csrc/pystate.c`), since it needs the interpreter's private headers. The only place
 //! that attaches to the interpreter.
 
-use crate::goroutine::Goroutine;
+use crate::goroutine::{self, Goroutine};
 use goslings::{AREA_SIZE, Area, Host, Job, JobVTable, StackBounds};
 use pyo3::exceptions::PyImportError;
 use pyo3::ffi;
@@ -141,7 +141,7 @@ fn fatal(message: &str) -> ! {
 }
 
 /// Makes CPython the runtime's host. Refuses an interpreter that the C file does not fit.
-pub(crate) fn install(_py: Python<'_>) -> PyResult<()> {
+pub(crate) fn install(py: Python<'_>) -> PyResult<()> {
     // SAFETY: attached; the function only compares numbers.
     let problem = unsafe { gs_layout_problem() };
     if !problem.is_null() {
@@ -160,13 +160,15 @@ pub(crate) fn install(_py: Python<'_>) -> PyResult<()> {
     // SAFETY: returns a number.
     goslings::set_default_stack(unsafe { gs_stack_kb() });
     goslings::set_host(&Interpreter);
+    install_finalizer(py);
     Ok(())
 }
 
 /// Stops the workers at their next look for work; for `atexit`.
 #[pyfunction]
 #[pyo3(name = "_stop")]
-pub(crate) fn stop() {
+pub(crate) fn stop(py: Python<'_>) {
+    goroutine::report_all_unread(py);
     goslings::stop();
 }
 
@@ -185,6 +187,7 @@ pub(crate) fn after_fork_parent() {
 #[pyfunction]
 #[pyo3(name = "_after_fork_child")]
 pub(crate) fn after_fork_child() {
+    goroutine::forget_failed();
     goslings::after_fork_child();
 }
 
@@ -237,6 +240,31 @@ unsafe fn drop_job(data: *mut ()) {
     let py = unsafe { Python::assume_attached() };
     // SAFETY: consumed once, by the contract of JobVTable.
     drop(unsafe { take_handle(py, data) });
+}
+
+/// Whether nobody else refers to `handle`, which its own goroutine holds.
+pub(crate) fn is_only_reference(handle: &Bound<'_, Goroutine>) -> bool {
+    // SAFETY: a live object. Who could add a reference meanwhile would have to have one, weak ones aside.
+    unsafe { ffi::Py_REFCNT(handle.as_ptr()) == 1 }
+}
+
+unsafe extern "C" fn finalize(handle: *mut ffi::PyObject) {
+    // SAFETY: the interpreter calls finalizers attached.
+    let py = unsafe { Python::assume_attached() };
+    // SAFETY: as above; a finalizer must leave a pending exception as it was.
+    let pending = unsafe { ffi::PyErr_GetRaisedException() };
+    // SAFETY: called for objects of the class it was installed in, alive throughout the call.
+    let handle = unsafe { Bound::from_borrowed_ptr(py, handle).cast_into_unchecked::<Goroutine>() };
+    goroutine::finalize(&handle);
+    // SAFETY: the exception that was taken above, or null.
+    unsafe { ffi::PyErr_SetRaisedException(pending) };
+}
+
+/// Gives Goroutine a finalizer, which PyO3 has no word for: the collector calls it before it takes a cycle apart.
+fn install_finalizer(py: Python<'_>) {
+    let class = py.get_type::<Goroutine>().as_type_ptr();
+    // SAFETY: a heap type of ours, and nobody has made an instance yet.
+    unsafe { (*class).tp_finalize = Some(finalize) };
 }
 
 /// The handle of the goroutine that this thread runs now.
