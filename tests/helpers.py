@@ -75,20 +75,22 @@ def start_child(code: str, *, env: dict[str, str] | None = None) -> subprocess.P
 
 
 def run_child(
-    code: str, *, env: dict[str, str] | None = None, seconds: float = 60
+    code: str, *, env: dict[str, str] | None = None, seconds: float = 50
 ) -> subprocess.CompletedProcess[str]:
     """Runs a Python program in a process of its own to its end."""
     with start_child(code, env=env) as process:
         try:
             out, err = process.communicate(timeout=seconds)
-        except subprocess.TimeoutExpired:
+        except BaseException as error:
             process.kill()
             out, err = process.communicate()
-            raise AssertionError(f"no end after {seconds} s\n{out}\n{err}") from None
+            if isinstance(error, subprocess.TimeoutExpired):
+                raise AssertionError(f"no end after {seconds} s\n{out}\n{err}") from None
+            raise
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
-def check_child(code: str, *, env: dict[str, str] | None = None, seconds: float = 60) -> str:
+def check_child(code: str, *, env: dict[str, str] | None = None, seconds: float = 50) -> str:
     """Runs a program that must end well and write nothing to stderr; returns what it printed."""
     done = run_child(code, env=env, seconds=seconds)
     assert (done.returncode, done.stderr) == (0, ""), f"status {done.returncode}\n{done.stdout}\n{done.stderr}"
