@@ -40,6 +40,7 @@ class _Call:
             self.failure = error
         finally:
             self.done.set()
+            del self  # else the failure's traceback refers to this frame, and this frame to the failure
 
 
 class _Pool:
@@ -57,15 +58,14 @@ class _Pool:
         self._permits.acquire()
         try:
             if not self._calls.try_send(call):
-                serve = threading.Thread(
-                    target=self._serve, args=(call,), name="goslings-blocking", daemon=True
-                )
+                serve = threading.Thread(target=self._serve, args=([call],), name="goslings-blocking", daemon=True)
                 serve.start()
         except BaseException:
             self._permits.release()
             raise
 
-    def _serve(self, call: _Call | None) -> None:
+    def _serve(self, first: list[_Call]) -> None:
+        call: _Call | None = first.pop()  # a thread holds on to its arguments
         while call is not None:
             call.run()
             call = None
