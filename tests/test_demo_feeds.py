@@ -127,9 +127,7 @@ def test_a_truncated_feed_gives_what_it_has() -> None:
     assert refreshed.note
 
 
-@pytest.mark.parametrize(
-    ("body", "reason"), [(b" \n", "empty document"), (b"<html><p>Hi</html>", "not a feed")]
-)
+@pytest.mark.parametrize(("body", "reason"), [(b" \n", "empty document"), (b"<html><p>Hi</html>", "not a feed")])
 def test_what_is_not_a_feed_is_refused(body: bytes, reason: str) -> None:
     with pytest.raises(FeedError, match=reason):
         parse_page("u", page(body), Known())
@@ -333,9 +331,7 @@ def test_only_web_addresses_are_fetched(url: str) -> None:
         (["--url", "http://a.example", "--only", "goslings", "--store", "s"], "temporary stores"),
     ],
 )
-def test_wrong_options_say_what_is_right(
-    argv: list[str], message: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_wrong_options_say_what_is_right(argv: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         feed_options(argv)
     assert stopped.value.code == 2
@@ -365,9 +361,7 @@ def test_every_way_of_reading_leaves_the_sequential_store(
 
 
 @pytest.mark.parametrize("width", [1, 3, 200])
-def test_goroutines_read_with_any_width_and_a_second_time_add_nothing(
-    width: int, site: Site, tmp_path: Path
-) -> None:
+def test_goroutines_read_with_any_width_and_a_second_time_add_nothing(width: int, site: Site, tmp_path: Path) -> None:
     web, path, added = Web(10, site.proxy), tmp_path / "s.db", []
     for _ in range(2):
         with Store(path) as store:
@@ -400,9 +394,7 @@ def test_speedups_are_the_median_of_the_rounds_ratios() -> None:
 def test_the_memory_of_descendants_counts() -> None:
     hoard = "x = bytearray(64 << 20); print(flush=True); import time; time.sleep(60)"
     code = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {hoard!r}])"
-    with subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, start_new_session=True
-    ) as process:
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, start_new_session=True) as process:
         assert process.stdout
         process.stdout.readline()
         with MemoryPeak(process.pid) as memory:
@@ -453,9 +445,7 @@ def test_own_feeds_are_read_into_a_store_that_is_kept(awkward: str, tmp_path: Pa
     ("module", "hint"),
     [("feedparser", "pip install 'goslings[demo]'"), ("matplotlib", "pip install matplotlib")],
 )
-def test_missing_packages_are_named_with_the_command_to_install_them(
-    module: str, hint: str, tmp_path: Path
-) -> None:
+def test_missing_packages_are_named_with_the_command_to_install_them(module: str, hint: str, tmp_path: Path) -> None:
     block = f"import sys; sys.modules[{module!r}] = None; "
     argv = ["--feeds", "2", "--plot", str(tmp_path / "p.png")]
     done = subprocess.run(

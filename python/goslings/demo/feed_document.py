@@ -185,8 +185,6 @@ def _test_suite() -> Iterator[Document]:
                 continue
             body = file.read()
             # The documents say in a comment with which headers they are meant to come.
-            header = re.search(
-                rb"^\s*Header:\s*Content-type:\s*([^\r\n]+)", body, re.IGNORECASE | re.MULTILINE
-            )
+            header = re.search(rb"^\s*Header:\s*Content-type:\s*([^\r\n]+)", body, re.IGNORECASE | re.MULTILINE)
             media = header[1].decode("latin-1").strip() if header else "application/xml"
             yield Document(f"http://feedparser.example/{member.name}", "test-suite", body, media)

@@ -33,9 +33,7 @@ def _read_opml(path: Path) -> list[str]:
         if name.lower() == "xmlurl" and value.strip()
     ]
     if not found:
-        raise FeedError(
-            f'{path} has no feeds: it should be OPML, with <outline xmlUrl="https://…"/> elements'
-        )
+        raise FeedError(f'{path} has no feeds: it should be OPML, with <outline xmlUrl="https://…"/> elements')
     for url in found:
         try:
             check_url(url)

@@ -57,9 +57,7 @@ def _tree_bytes(pid: int) -> int:
             if line.startswith("Pss:"):
                 total = int(line.split()[1]) * 1024
         children = [
-            int(child)
-            for task in (process / "task").iterdir()
-            for child in (task / "children").read_text().split()
+            int(child) for task in (process / "task").iterdir() for child in (task / "children").read_text().split()
         ]
     except OSError:
         return total

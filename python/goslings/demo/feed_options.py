@@ -55,9 +55,7 @@ def feed_options(argv: Sequence[str]) -> argparse.Namespace:
     )  # fmt: skip
     site = parser.add_argument_group("the local server's feeds")
     site.add_argument("--feeds", type=positive(10_000), metavar="N", help=f"how many (default {_FEEDS})")
-    site.add_argument(
-        "--quick", action="store_true", help=f"only {_FEEDS_QUICK} feeds, unless --feeds says else"
-    )
+    site.add_argument("--quick", action="store_true", help=f"only {_FEEDS_QUICK} feeds, unless --feeds says else")
     site.add_argument(
         "--slow", type=share, default=2, metavar="PERCENT",
         help="share of feeds that are slow to answer and trickle (default 2; 0 times parsing only)",
@@ -99,9 +97,7 @@ def modes(text: str) -> list[str]:
     """An argparse type: names of modes, put into the table's order."""
     names = {name.strip() for name in text.split(",")}
     if unknown := names - set(MODES):
-        raise argparse.ArgumentTypeError(
-            f"{', '.join(sorted(map(repr, unknown)))} is not one of {', '.join(MODES)}"
-        )
+        raise argparse.ArgumentTypeError(f"{', '.join(sorted(map(repr, unknown)))} is not one of {', '.join(MODES)}")
     return [mode for mode in MODES if mode in names]
 
 

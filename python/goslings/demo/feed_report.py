@@ -15,6 +15,7 @@ from .feed_page import FeedError
 from .feed_run import Outcome, Run, usable_cpus
 
 _MOST_LINES = 40
+_QUIET_SHARE = 0.85  # of as many times faster as there are CPUs, independent processes are on an idle machine
 
 
 def interpreter() -> str:
@@ -62,9 +63,13 @@ def table(runs: Sequence[Run], ceiling: Run | None) -> str:
         )
     if ceiling and top:
         lines.append(
-            f"ceiling: {ceiling.width} independent processes with a share each, "
-            f"{ceiling.wall:.2f} s, {top:.2f}x"
+            f"ceiling: {ceiling.width} independent processes with a share each, {ceiling.wall:.2f} s, {top:.2f}x"
         )
+        if top < _QUIET_SHARE * ceiling.width:
+            lines.append(
+                "note: the ceiling is low because other programs use the CPUs, or most of the time is waiting;\n"
+                "for exact figures run it on an idle machine with --slow 0 --rounds 5"
+            )
     if len(runs[0].walls) > 1:
         lines.append(f"medians of {len(runs[0].walls)} rounds, each run in a fresh process")
     if not _free_threaded() and any(run.mode in ("threading", "goslings") for run in runs):

@@ -60,8 +60,7 @@ class Store:
             if url in keys:
                 keys[url].add(key)
         versions = {
-            url: (etag, modified)
-            for url, etag, modified in self._db.execute("SELECT url, etag, modified FROM feeds")
+            url: (etag, modified) for url, etag, modified in self._db.execute("SELECT url, etag, modified FROM feeds")
         }
         return {url: Known(frozenset(known), *versions.get(url, ("", ""))) for url, known in keys.items()}
 

@@ -52,8 +52,7 @@ class Writer:
     def sentence(self) -> str:
         r = self._random
         clauses = [
-            f"the {r.choice(ADJECTIVES)} {r.choice(NOUNS)} {r.choice(VERBS)} "
-            f"a {r.choice(ADJECTIVES)} {r.choice(NOUNS)}"
+            f"the {r.choice(ADJECTIVES)} {r.choice(NOUNS)} {r.choice(VERBS)} a {r.choice(ADJECTIVES)} {r.choice(NOUNS)}"
             for _ in range(r.randint(1, 3))
         ]
         text = f" {r.choice(JOINTS)} ".join(clauses)
@@ -113,7 +112,4 @@ class Writer:
         return f"<pre><code>if {noun} &lt; 3 &amp;&amp; ready:\n    {noun} += 1</code></pre>"
 
     def _tracker(self) -> str:
-        return (
-            f'<p onclick="track()">{self._text()} '
-            f'<script src="/t.js">/* taken out by the sanitiser */</script></p>'
-        )
+        return f'<p onclick="track()">{self._text()} <script src="/t.js">/* taken out by the sanitiser */</script></p>'
