@@ -10,7 +10,7 @@ use goslings::{Task, Wait, WaitGroup};
 use pyo3::exceptions::{PyBaseException, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyString, PyTuple, PyWeakrefMethods, PyWeakrefReference};
+use pyo3::types::{PyDict, PyString, PyTraceback, PyTuple, PyWeakrefMethods, PyWeakrefReference};
 use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::sync::{Arc, OnceLock, PoisonError};
 
@@ -26,7 +26,8 @@ struct Start {
 /// How it ended.
 enum End {
     Returned(Kept),
-    Raised(Py<PyBaseException>),
+    /// With its traceback as it was then: who raises it again adds to it.
+    Raised(Py<PyBaseException>, Option<Py<PyTraceback>>),
     /// With the message given to `cancel`.
     Cancelled(Kept),
 }
@@ -177,7 +178,7 @@ pub(crate) fn no_stack(py: Python<'_>, handle: &Bound<'_, Goroutine>) {
         "no memory for a goroutine's stack ({} KiB of address space; see GOSLINGS_STACK_KB)",
         goslings::slot_size() / 1024
     ));
-    this.finish(py, handle, End::Raised(error.into_value(py)));
+    this.finish(py, handle, End::Raised(error.into_value(py), None));
 }
 
 impl Goroutine {
@@ -212,16 +213,16 @@ impl Goroutine {
             Err(error) => {
                 let traceback = error.traceback(py);
                 let value = error.into_value(py);
-                if let Some(traceback) = traceback {
+                if let Some(traceback) = &traceback {
                     let _ = value.bind(py).setattr("__traceback__", traceback);
                 }
-                End::Raised(value)
+                End::Raised(value, traceback.map(Bound::unbind))
             }
         }
     }
 
     fn finish(&self, py: Python<'_>, handle: &Bound<'_, Goroutine>, end: End) {
-        let failed = matches!(end, End::Raised(_));
+        let failed = matches!(end, End::Raised(..));
         let _ = self.end.set(end);
         if failed && !host::is_only_reference(handle) {
             // Before anybody hears of the end: the program may be over as soon as they do.
@@ -252,7 +253,7 @@ impl Goroutine {
 
     /// Tells `goslings.excepthook` of the failure, unless somebody has read it.
     fn report_unread(&self, py: Python<'_>) {
-        let Some(End::Raised(error)) = self.end.get() else { return };
+        let Some(End::Raised(error, _)) = self.end.get() else { return };
         // Ordering: Relaxed. Decides who reports; the failure itself comes with `end`.
         if !self.read.swap(true, Ordering::Relaxed) {
             report(py, error.clone_ref(py), self.label(py), self.started_at(py));
@@ -346,7 +347,7 @@ fn report(py: Python<'_>, error: Py<PyBaseException>, name: String, place: Optio
 
 impl Drop for Goroutine {
     fn drop(&mut self) {
-        if !*self.read.get_mut() && matches!(self.end.get(), Some(End::Raised(_))) {
+        if !*self.read.get_mut() && matches!(self.end.get(), Some(End::Raised(..))) {
             host::attached(|py| self.report_unread(py));
         }
     }
@@ -414,7 +415,11 @@ impl Goroutine {
     fn result(&self, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Py<PyAny>> {
         match self.outcome(py, timeout)? {
             End::Returned(value) => Ok(value.get(py).unwrap_or_else(|| py.None())),
-            End::Raised(error) => Err(PyErr::from_value(error.bind(py).clone().into_any())),
+            End::Raised(error, traceback) => {
+                let error = error.bind(py);
+                error.setattr("__traceback__", traceback)?;
+                Err(PyErr::from_value(error.clone().into_any()))
+            }
             End::Cancelled(message) => Err(cancelled_error(message.get(py))),
         }
     }
@@ -430,7 +435,7 @@ impl Goroutine {
     ) -> PyResult<Option<Py<PyBaseException>>> {
         match self.outcome(py, timeout)? {
             End::Returned(_) => Ok(None),
-            End::Raised(error) => Ok(Some(error.clone_ref(py))),
+            End::Raised(error, _) => Ok(Some(error.clone_ref(py))),
             End::Cancelled(message) => Err(cancelled_error(message.get(py))),
         }
     }
@@ -531,7 +536,7 @@ impl Goroutine {
     fn __repr__(&self, py: Python<'_>) -> String {
         let state = match (self.end.get(), self.task.get()) {
             (Some(End::Returned(_)), _) => "done",
-            (Some(End::Raised(_)), _) => "failed",
+            (Some(End::Raised(..)), _) => "failed",
             (Some(End::Cancelled(_)), _) => "cancelled",
             (None, Some(task)) if task.has_started() => task.reason().text(),
             _ => "not started",
@@ -554,7 +559,10 @@ impl Goroutine {
         }
         match self.end.get() {
             Some(End::Returned(kept) | End::Cancelled(kept)) => kept.visit(&visit),
-            Some(End::Raised(error)) => visit.call(error),
+            Some(End::Raised(error, traceback)) => {
+                visit.call(error)?;
+                visit.call(traceback)
+            }
             None => Ok(()),
         }
     }

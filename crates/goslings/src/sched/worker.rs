@@ -25,7 +25,7 @@ const FAIRNESS: u32 = 61;
 /// Every so many goroutines the clock is read for timers.
 const TIMERS: u32 = 16;
 /// How many free fibers a worker keeps.
-const FREE_FIBERS: usize = 128;
+const FREE_FIBERS: usize = 1024;
 /// One in so many finished goroutines has its stack looked at, whether it grew.
 const TRIM: u32 = 32;
 /// How often a worker without work looks again in one round: a microsecond or two.
