@@ -8,6 +8,7 @@ the first failure. Logs of the Python runs (JUnit XML) are left in target/test.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import re
 import signal
@@ -133,12 +134,22 @@ def pytest_row(venv: Venv, name: str, arguments: list[str]) -> Row:
     return Row(name, passed, failed, skipped, time.monotonic() - started, remark)
 
 
-def stubtest_row(interpreters: list[Interpreter]) -> Row:
-    """Compare the hand-written stubs with the module that was built.
+def with_mypy(interpreters: list[Interpreter]) -> Interpreter:
+    """A GIL interpreter if one takes part: mypy cannot be had for every free-threaded one."""
+    return min(interpreters, key=lambda found: found.free_threaded)
 
-    On a GIL interpreter if one takes part: mypy cannot be had for every free-threaded one.
-    """
-    interpreter = min(interpreters, key=lambda found: found.free_threaded)
+
+def prepare_tests(interpreter: Interpreter, lint: bool) -> Venv:
+    """With mypy if that is wanted and can be had, since some tests check types."""
+    if lint:
+        with contextlib.suppress(SystemExit):  # the stubtest row tells
+            return prepare(interpreter, ["test", "lint"])
+    return prepare(interpreter, ["test"])
+
+
+def stubtest_row(interpreters: list[Interpreter]) -> Row:
+    """Compare the hand-written stubs with the module that was built."""
+    interpreter = with_mypy(interpreters)
     name = f"stubtest {interpreter.tag}"
     title(name)
     started = time.monotonic()
@@ -157,12 +168,13 @@ def stubtest_row(interpreters: list[Interpreter]) -> Row:
 
 def python_rows(interpreters: list[Interpreter], arguments: list[str]) -> list[Row]:
     rows, built = [], []
+    typed = with_mypy(interpreters)
     for interpreter in interpreters:
         name = f"pytest {interpreter.tag}"
         started = time.monotonic()
         try:
             with locked():
-                venv = prepare(interpreter, ["test"])
+                venv = prepare_tests(interpreter, lint=interpreter is typed)
         except SystemExit:
             rows.append(Row(name, 0, 1, 0, time.monotonic() - started, "could not be built"))
             continue
