@@ -35,3 +35,7 @@ class Cancelled(BaseException):
 
 class GoExit(BaseException):
     """Raised by `goexit()` to end its goroutine. Let it pass."""
+
+
+for _error in (Closed, WouldBlock, Cancelled, GoslingsError):
+    _error.__module__ = "goslings"  # as users know them: tracebacks and pickles name it
