@@ -71,9 +71,7 @@ def test_version() -> None:
 
 def test_the_console_script_is_the_same() -> None:
     installed = Path(sysconfig.get_path("scripts")) / "goslings"
-    shown = subprocess.run(
-        [installed, "--version"], capture_output=True, text=True, timeout=60, check=True
-    ).stdout
+    shown = subprocess.run([installed, "--version"], capture_output=True, text=True, timeout=60, check=True).stdout
     assert shown == f"goslings {goslings.__version__}\n"
 
 
@@ -367,9 +365,7 @@ def test_doctor_names_the_module_that_an_import_turns_the_gil_on_for(old_extensi
     )
 
 
-def test_doctor_names_the_module_that_turned_the_gil_on_at_the_start(
-    old_extension: Path, tmp_path: Path
-) -> None:
+def test_doctor_names_the_module_that_turned_the_gil_on_at_the_start(old_extension: Path, tmp_path: Path) -> None:
     script(
         tmp_path,
         "import warnings\nwarnings.simplefilter('ignore')\nimport goslings_test_old\n",

@@ -104,8 +104,8 @@ def run(script: str, args: Sequence[str], procs: int | None = None) -> int:
     if not sys.flags.safe_path:
         sys.path[0] = os.path.dirname(os.path.realpath(path))
     try:
-        exec(compile(source, path, "exec", dont_inherit=True), vars(module))  # noqa: S102
-    except Exception as error:  # noqa: BLE001
+        exec(compile(source, path, "exec", dont_inherit=True), vars(module))
+    except Exception as error:
         # Shown here, as the interpreter would, so that the traceback begins with the script.
         _show(error)
         return 1
@@ -162,9 +162,7 @@ def _parser() -> argparse.ArgumentParser:
         )
 
     run = command("run", "run a script", RUN_HELP, RUN_EXAMPLES)
-    run.add_argument(
-        "--procs", type=_procs, metavar="N", help="workers that run goroutines (see goslings.gomaxprocs)"
-    )
+    run.add_argument("--procs", type=_procs, metavar="N", help="workers that run goroutines (see goslings.gomaxprocs)")
     run.add_argument("script", help="a Python source file")
     run.add_argument("args", nargs=argparse.REMAINDER, help="arguments of the script")
 

@@ -173,9 +173,7 @@ def _imported(module: str, problems: list[Problem]) -> dict[str, Any]:
     # If the GIL is on from the start, an import can turn it on only where the start is left out.
     outcome = _import_elsewhere([module], site=_runtime.free_threaded() or not _free_threaded_build())
     if outcome.failure is not None:
-        problems.append(
-            Problem(f"{module} cannot be imported: {outcome.failure}", f"install or repair {module}")
-        )
+        problems.append(Problem(f"{module} cannot be imported: {outcome.failure}", f"install or repair {module}"))
     elif outcome.enabled_by is not None:
         problems.append(_gil_problem(outcome.enabled_by))
     return {"module": module, **outcome._asdict()}
@@ -230,19 +228,15 @@ def _self_test(problems: list[Problem]) -> dict[str, Any]:
     try:
         started = time.perf_counter()
         sums = [go(sum, range(n)) for n in range(GOROUTINES)]
-        right = all(
-            goroutine.result(SELF_TEST_SECONDS) == n * (n - 1) // 2 for n, goroutine in enumerate(sums)
-        )
+        right = all(goroutine.result(SELF_TEST_SECONDS) == n * (n - 1) // 2 for n, goroutine in enumerate(sums))
         spawned = time.perf_counter() - started
         if not right:
             raise AssertionError("a goroutine gave a wrong result")
         # The fastest of some: the two may meet on one worker, or have to wake another each time.
         round_trip = min(go(_ping, ROUNDS).result(SELF_TEST_SECONDS) for _ in range(TIMES))
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:
         failure = f"{type(error).__name__}: {error}"
-        problems.append(
-            Problem(f"the self-test failed: {failure}", "please report this, with all of the above")
-        )
+        problems.append(Problem(f"the self-test failed: {failure}", "please report this, with all of the above"))
         return {"passed": False, "failure": failure}
     return {
         "passed": True,
@@ -300,9 +294,7 @@ def _text(findings: dict[str, Any]) -> str:
     if not findings["problems"]:
         lines += ["", "all is well"]
         if not python["free_threaded_build"]:
-            lines[-1] += (
-                "; goroutines take turns on one core: a free-threaded build (python3.14t) runs them on all"
-            )
+            lines[-1] += "; goroutines take turns on one core: a free-threaded build (python3.14t) runs them on all"
     return "\n".join(lines)
 
 

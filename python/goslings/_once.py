@@ -47,9 +47,7 @@ class Once:
         self.__copy__()
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError(
-            "a Once cannot be pickled: it belongs to this process; pass it to a goroutine instead"
-        )
+        raise TypeError("a Once cannot be pickled: it belongs to this process; pass it to a goroutine instead")
 
 
 def once_value[T](fn: Callable[[], T], /) -> Callable[[], T]:

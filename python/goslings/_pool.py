@@ -56,9 +56,7 @@ class Pool[T]:
         self.__copy__()
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError(
-            "a Pool cannot be pickled: it belongs to this process; pass it to a goroutine instead"
-        )
+        raise TypeError("a Pool cannot be pickled: it belongs to this process; pass it to a goroutine instead")
 
 
 _FULL = 0 if "t" in sys.abiflags else 2

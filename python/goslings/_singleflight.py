@@ -96,6 +96,4 @@ class SingleFlight:
         self.__copy__()
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError(
-            "a SingleFlight cannot be pickled: it belongs to this process; pass it to a goroutine instead"
-        )
+        raise TypeError("a SingleFlight cannot be pickled: it belongs to this process; pass it to a goroutine instead")
