@@ -68,6 +68,10 @@ typedef struct {
     uintptr_t critical_section;
     PyObject *executor;
     PyObject *asyncio_running_loop;
+    Py_tracefunc c_tracefunc;
+    Py_tracefunc c_profilefunc;
+    PyObject *c_traceobj;
+    PyObject *c_profileobj;
     int py_recursion_remaining;
     int recursion_headroom;
     int tracing;
@@ -119,6 +123,10 @@ take(PyThreadState *ts, slice *own)
     own->datastack_chunk = ts->datastack_chunk;
     own->datastack_top = ts->datastack_top;
     own->datastack_limit = ts->datastack_limit;
+    own->c_tracefunc = ts->c_tracefunc;
+    own->c_profilefunc = ts->c_profilefunc;
+    own->c_traceobj = ts->c_traceobj;
+    own->c_profileobj = ts->c_profileobj;
     own->py_recursion_remaining = ts->py_recursion_remaining;
     own->recursion_headroom = ts->recursion_headroom;
     own->tracing = ts->tracing;
@@ -151,6 +159,10 @@ give(PyThreadState *ts, const slice *own)
     ts->datastack_chunk = own->datastack_chunk;
     ts->datastack_top = own->datastack_top;
     ts->datastack_limit = own->datastack_limit;
+    ts->c_tracefunc = own->c_tracefunc;
+    ts->c_profilefunc = own->c_profilefunc;
+    ts->c_traceobj = own->c_traceobj;
+    ts->c_profileobj = own->c_profileobj;
     ts->py_recursion_remaining = own->py_recursion_remaining;
     ts->recursion_headroom = own->recursion_headroom;
     ts->tracing = own->tracing;
@@ -364,6 +376,13 @@ void
 gs_leave(gs_area *area)
 {
     PyThreadState *ts = area->tstate;
+    /* A trace function set by the goroutine goes with it; the interpreter counts them. */
+    if (ts->c_tracefunc != NULL && ts->c_tracefunc != area->worker->base.c_tracefunc) {
+        PyEval_SetTrace(NULL, NULL);
+    }
+    if (ts->c_profilefunc != NULL && ts->c_profilefunc != area->worker->base.c_profilefunc) {
+        PyEval_SetProfile(NULL, NULL);
+    }
     PyObject *exception = area->exc_state.exc_value;
     area->exc_state.exc_value = NULL;
     Py_XDECREF(exception);

@@ -112,6 +112,8 @@ pub(crate) struct Worker {
     tick: Cell<u32>,
     to_trim: Cell<u32>,
     searching: Cell<bool>,
+    /// Whether somebody has just yielded to the others.
+    fresh_first: Cell<bool>,
     /// How many rounds to look on before sleeping: see `learn`.
     patience: Cell<u32>,
 }
@@ -140,6 +142,7 @@ impl Worker {
             tick: Cell::new(0),
             to_trim: Cell::new(TRIM),
             searching: Cell::new(true),
+            fresh_first: Cell::new(false),
             patience: Cell::new(1),
         }
     }
@@ -195,7 +198,7 @@ impl Worker {
         if tick.is_multiple_of(TIMERS) {
             self.runtime.timers.run_due();
         }
-        if tick.is_multiple_of(FAIRNESS) {
+        if self.fresh_first.replace(false) || tick.is_multiple_of(FAIRNESS) {
             if let Some(task) = self.find_fresh() {
                 return Some(task);
             }
@@ -304,7 +307,11 @@ impl Worker {
         match why {
             // Whoever wakes it has its reference now; it may even be back in our inbox.
             Switch::Parked => {}
-            Switch::Yielded => self.ready.borrow_mut().push_back(task),
+            Switch::Yielded => {
+                self.ready.borrow_mut().push_back(task);
+                // The others include those that have not started.
+                self.fresh_first.set(true);
+            }
             Switch::Done => {
                 running.set_fiber(ptr::null_mut());
                 // SAFETY: made by `Box::into_raw` in `start`, and free again.
