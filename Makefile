@@ -40,18 +40,19 @@ test-rust: ## only the tests of the runtime crate
 test-python: ## only the Python tests; ARGS go to pytest
 	@$(PYTHON) tools/test.py $(if $(strip $(PYTHONS)),--only "$(PYTHONS)") --python $(if $(ARGS),-- $(ARGS))
 
-model: ## check the concurrent protocols with loom, exhaustively (long)
-	$(LOOM) $(LOOM_TESTS) $(ARGS)
+model: ## check the concurrent protocols with loom, three preemptions deep (long)
+	LOOM_MAX_PREEMPTIONS=3 $(LOOM) $(LOOM_TESTS) $(ARGS)
 
-model-quick: ## the same, bounded to two preemptions
+model-quick: ## the same, two preemptions deep: seconds
 	LOOM_MAX_PREEMPTIONS=2 $(LOOM) $(LOOM_TESTS) $(ARGS)
 
 miri: ## run the runtime crate's tests under Miri
 	@cargo +nightly miri --version >/dev/null 2>&1 || \
 	  { echo "Miri is not installed: rustup toolchain install nightly --component miri --component rust-src" >&2; exit 1; }
-	MIRIFLAGS="-Zmiri-disable-isolation $(MIRIFLAGS)" CARGO_TARGET_DIR=target/miri cargo +nightly miri test -p goslings --lib $(ARGS)
+	MIRIFLAGS="-Zmiri-disable-isolation -Zmiri-ignore-leaks $(MIRIFLAGS)" CARGO_TARGET_DIR=target/miri cargo +nightly miri test -p goslings --lib --tests $(ARGS)
 
 stress: ## a minute of stress with exact accounting, free-threaded (STRESS_SECONDS)
+	GOSLINGS_STRESS_SECONDS=10 cargo test -p goslings --release --test stress -- --ignored --nocapture --test-threads 1
 	@GOSLINGS_STRESS_SECONDS=$(STRESS_SECONDS) $(FREE_THREADED) --group test -- -X faulthandler -m pytest tests/stress -q $(ARGS)
 
 lint: ## formatting, lints and types of the Rust and the Python code

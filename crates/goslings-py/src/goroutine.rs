@@ -234,11 +234,9 @@ impl Goroutine {
         if let Some(finished) = self.finished.get() {
             let _ = finished.close();
         }
-        if let Some(group) = &self.group {
-            if group.done().is_err() {
-                let error = errors::misuse("negative WaitGroup counter").into_value(py);
-                report(py, error, self.label(py), self.started_at(py));
-            }
+        if self.group.as_ref().is_some_and(|group| group.done().is_err()) {
+            let error = errors::misuse("negative WaitGroup counter").into_value(py);
+            report(py, error, self.label(py), self.started_at(py));
         }
         let callbacks = std::mem::take(&mut self.lock().callbacks);
         for callback in callbacks {
@@ -392,10 +390,9 @@ impl Failed {
 /// Reports the failures that nobody has read; called when the program ends.
 pub(crate) fn report_all_unread(py: Python<'_>) {
     for handle in FAILED.take() {
-        if let Some(handle) = handle.bind(py).upgrade() {
-            if let Ok(handle) = handle.cast::<Goroutine>() {
-                handle.get().report_unread(py);
-            }
+        let handle = handle.bind(py).upgrade();
+        if let Some(Ok(handle)) = handle.as_ref().map(|handle| handle.cast::<Goroutine>()) {
+            handle.get().report_unread(py);
         }
     }
 }

@@ -31,7 +31,11 @@ mod waiting {
 
     unsafe extern "C-unwind" {
         pub(super) fn PyEval_RestoreThread(state: *mut PyThreadState);
-        pub(super) fn PyObject_Call(f: *mut PyObject, args: *mut PyObject, kw: *mut PyObject) -> *mut PyObject;
+        pub(super) fn PyObject_Call(
+            f: *mut PyObject,
+            args: *mut PyObject,
+            kw: *mut PyObject,
+        ) -> *mut PyObject;
         pub(super) fn gs_save(area: *mut Area);
         pub(super) fn gs_restore(area: *mut Area);
     }
@@ -316,8 +320,7 @@ pub(crate) fn call<'py>(
     let kwargs = kwargs.map_or(std::ptr::null_mut(), Bound::as_ptr);
     // SAFETY: attached; borrowed references that live through the call; a new reference or null comes back.
     unsafe {
-        let result =
-            Hang::guard(|| waiting::PyObject_Call(function.as_ptr(), args.as_ptr(), kwargs));
+        let result = Hang::guard(|| waiting::PyObject_Call(function.as_ptr(), args.as_ptr(), kwargs));
         Bound::from_owned_ptr_or_err(function.py(), result)
     }
 }

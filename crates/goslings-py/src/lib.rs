@@ -14,8 +14,8 @@ mod mutex;
 mod rwmutex;
 mod select;
 mod semaphore;
-mod timer;
 mod timeout;
+mod timer;
 mod value;
 mod waitgroup;
 
@@ -29,19 +29,11 @@ mod module {
     #[pymodule_export]
     use crate::barrier::Barrier;
     #[pymodule_export]
+    use crate::chan::{PyChan, RecvChan, SendChan};
+    #[pymodule_export]
     use crate::cond::Cond;
     #[pymodule_export]
     use crate::event::Event;
-    #[pymodule_export]
-    use crate::mutex::PyMutex;
-    #[pymodule_export]
-    use crate::rwmutex::{RWMutex, RWMutexSide};
-    #[pymodule_export]
-    use crate::semaphore::Semaphore;
-    #[pymodule_export]
-    use crate::waitgroup::WaitGroup;
-    #[pymodule_export]
-    use crate::chan::{PyChan, RecvChan, SendChan};
     #[pymodule_export]
     use crate::goroutine::{
         Goroutine, current, go, goexit, gomaxprocs, gosched, num_goroutine, start_default, stats,
@@ -49,9 +41,17 @@ mod module {
     #[pymodule_export]
     use crate::host::{after_fork_child, after_fork_parent, before_fork, kernel, stop};
     #[pymodule_export]
+    use crate::mutex::PyMutex;
+    #[pymodule_export]
+    use crate::rwmutex::{RWMutex, RWMutexSide};
+    #[pymodule_export]
     use crate::select::{Case, Selected, recv, select, send};
     #[pymodule_export]
+    use crate::semaphore::Semaphore;
+    #[pymodule_export]
     use crate::timer::{PyTimer, Ticker, after, after_func, sleep};
+    #[pymodule_export]
+    use crate::waitgroup::WaitGroup;
 
     use pyo3::prelude::*;
 

@@ -15,7 +15,7 @@ use crate::clock::{Deadline, now};
 use crate::futex;
 use crate::lock::{Mutex, Rank};
 use crate::sync::{AtomicU32, Ordering, fence};
-use crate::waiter::{Wake, Waiter};
+use crate::waiter::{Waiter, Wake};
 use std::cell::Cell;
 use std::marker::PhantomPinned;
 use std::ptr::NonNull;
@@ -311,13 +311,14 @@ impl Heap {
         // SAFETY: queued, hence valid.
         let entry = unsafe { entry.as_ref() };
         let period = entry.period.get();
-        if period == 0 {
-            self.remove(0);
-        } else {
-            let next = when + ((time.0 - when) / period + 1) * period;
+        if let Some(missed) = (time.0 - when).checked_div(period) {
+            let next = when + (missed + 1) * period;
             entry.when.set(next);
             self.0[0].0 = next;
             self.down(0);
+        } else {
+            // No period: once.
+            self.remove(0);
         }
         match &entry.action {
             Action::Wake(waiter) => {

@@ -107,6 +107,7 @@ pub(crate) struct Worker {
     ready: RefCell<VecDeque<*mut Task>>,
     /// Goroutines that have not started; others steal from it.
     fresh: Deque<Fresh>,
+    #[expect(clippy::vec_box, reason = "a fiber's address is known to its coroutine: it must not move")]
     free: RefCell<Vec<Box<Fiber>>>,
     current: Cell<*const Task>,
     tick: Cell<u32>,
@@ -198,10 +199,9 @@ impl Worker {
         if tick.is_multiple_of(TIMERS) {
             self.runtime.timers.run_due();
         }
-        if self.fresh_first.replace(false) || tick.is_multiple_of(FAIRNESS) {
-            if let Some(task) = self.find_fresh() {
-                return Some(task);
-            }
+        let fresh_first = self.fresh_first.replace(false) || tick.is_multiple_of(FAIRNESS);
+        if let Some(task) = fresh_first.then(|| self.find_fresh()).flatten() {
+            return Some(task);
         }
         let next = self.next.replace(ptr::null_mut());
         if !next.is_null() {
@@ -233,12 +233,12 @@ impl Worker {
             if !self.takes_fresh() {
                 return None;
             }
-            self.from_injector().or_else(|| self.steal())
+            self.take_injected().or_else(|| self.steal())
         });
         fresh.map(|task| task.0.cast_mut())
     }
 
-    fn from_injector(&self) -> Option<Fresh> {
+    fn take_injected(&self) -> Option<Fresh> {
         loop {
             match self.runtime.injector.steal_batch_and_pop(&self.fresh) {
                 Steal::Success(task) => return Some(task),

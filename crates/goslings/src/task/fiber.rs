@@ -8,7 +8,7 @@
 
 use super::Task;
 use super::stack::{self, OutOfStacks, TaskStack};
-use crate::host::{Area, AREA_SIZE, StackBounds, host};
+use crate::host::{AREA_SIZE, Area, StackBounds, host};
 use corosensei::{Coroutine, CoroutineResult, Yielder};
 use std::cell::Cell;
 use std::mem::MaybeUninit;
@@ -80,6 +80,7 @@ impl Fiber {
     }
 
     /// Ends a free fiber and recycles its stack.
+    #[expect(clippy::boxed_local, reason = "its coroutine knows the address of the box")]
     pub(crate) fn dismiss(mut self: Box<Self>) {
         if let Some(mut coroutine) = self.coroutine.take() {
             // SAFETY: the fiber is free, so it is suspended in its root loop, whose frame holds nothing

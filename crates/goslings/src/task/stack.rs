@@ -124,14 +124,14 @@ pub(crate) fn allocate() -> Result<TaskStack, OutOfStacks> {
             return Ok(TaskStack { slot });
         }
         if pool.fresh.is_empty() {
-            let start = map(size * BLOCK).or_else(|_| map(size).map(|start| {
-                // Address space is short: one slot is better than none.
-                pool.fresh = start..start + size;
-                start
-            }))?;
-            if pool.fresh.is_empty() {
-                pool.fresh = start..start + size * BLOCK;
-            }
+            pool.fresh = match map(size * BLOCK) {
+                Ok(start) => start..start + size * BLOCK,
+                Err(_) => {
+                    // Address space is short: one slot is better than none.
+                    let start = map(size)?;
+                    start..start + size
+                }
+            };
         }
         let slot = pool.fresh.start;
         pool.fresh.start += size;
