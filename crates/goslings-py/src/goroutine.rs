@@ -123,22 +123,10 @@ pub(crate) fn launch(
         kwargs: kwargs.map(Bound::unbind),
         context: host::copy_context(py)?,
     };
-    let live = Live { start: Some(start), ..Live::default() };
     if let Some(group) = &group {
         group.add(1).map_err(|_| errors::misuse("negative WaitGroup counter"))?;
     }
-    let handle = Py::new(
-        py,
-        Goroutine {
-            task: OnceLock::new(),
-            live: LiveLock::new(live),
-            end: OnceLock::new(),
-            finished: OnceLock::new(),
-            read: AtomicBool::new(false),
-            group,
-            place: host::caller(py),
-        },
-    )?;
+    let handle = Py::new(py, Goroutine::new(start, group, host::caller(py)))?;
     let (job, data) = host::job(handle.clone_ref(py));
     let spawned = goslings::spawn_with(job, data, |task| {
         let _ = handle.get().task.set(Arc::clone(task));
@@ -150,6 +138,19 @@ pub(crate) fn launch(
         return Err(PyRuntimeError::new_err("cannot start a goroutine: the system refuses a new thread"));
     }
     Ok(handle)
+}
+
+/// Makes a handle for the goroutine that this code runs in, which has none, and runs `function` in it.
+pub(crate) fn run_here(py: Python<'_>, function: Py<PyAny>) -> PyResult<()> {
+    let start = Start { function, args: PyTuple::empty(py).unbind(), kwargs: None, context: None };
+    let handle = Bound::new(py, Goroutine::new(start, None, None))?;
+    if let Some(task) = goslings::current() {
+        host::adopt(&task, &handle);
+        let _ = handle.get().task.set(task);
+    }
+    run(py, &handle);
+    host::disown();
+    Ok(())
 }
 
 /// Runs the goroutine of `handle`, on its own stack.
@@ -182,6 +183,18 @@ pub(crate) fn no_stack(py: Python<'_>, handle: &Bound<'_, Goroutine>) {
 }
 
 impl Goroutine {
+    fn new(start: Start, group: Option<Arc<WaitGroup>>, place: Option<(Py<PyAny>, i32)>) -> Goroutine {
+        Goroutine {
+            task: OnceLock::new(),
+            live: LiveLock::new(Live { start: Some(start), ..Live::default() }),
+            end: OnceLock::new(),
+            finished: OnceLock::new(),
+            read: AtomicBool::new(false),
+            group,
+            place,
+        }
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, Live> {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }

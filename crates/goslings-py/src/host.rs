@@ -229,7 +229,9 @@ unsafe fn run_job(data: *mut ()) {
     // SAFETY: workers are attached while they run goroutines.
     let py = unsafe { Python::assume_attached() };
     // SAFETY: consumed once, by the contract of JobVTable.
-    crate::goroutine::run(py, &unsafe { take_handle(py, data) });
+    let handle = unsafe { take_handle(py, data) };
+    crate::goroutine::run(py, &handle);
+    disown();
 }
 
 unsafe fn fail_job(data: *mut ()) {
@@ -274,9 +276,24 @@ fn install_finalizer(py: Python<'_>) {
 /// The handle of the goroutine that this thread runs now.
 pub(crate) fn current_handle(py: Python<'_>) -> Option<Bound<'_, Goroutine>> {
     let data = goslings::with_current(|task| task.map(goslings::Task::host_data))?;
-    // SAFETY: the job of a running goroutine holds a reference to its handle.
+    // SAFETY: the job of a running goroutine holds a reference to its handle (as does who calls `adopt`).
     let handle = unsafe { Bound::from_borrowed_ptr_or_opt(py, data.cast()) }?;
     handle.cast_into().ok()
+}
+
+/// Lets `current_handle` find `handle` in `task`, which this code runs in, from here to the task's end; the
+/// caller keeps the handle alive until then.
+pub(crate) fn adopt(task: &goslings::Task, handle: &Bound<'_, Goroutine>) {
+    task.set_host_data(handle.as_ptr().cast());
+}
+
+/// The handle of the running goroutine may go away now: from here on `current_handle` finds none.
+pub(crate) fn disown() {
+    goslings::with_current(|task| {
+        if let Some(task) = task {
+            task.set_host_data(std::ptr::null_mut());
+        }
+    });
 }
 
 /// A copy of the current context for a new goroutine; None if this thread has none yet.

@@ -2,14 +2,13 @@
 
 use crate::chan::RecvChan;
 use crate::errors;
-use crate::goroutine::go;
+use crate::goroutine::run_here;
 use crate::timeout::{from_seconds, seconds};
 use crate::value::{Channel, Value};
 use goslings::{Deadline, Fired, Job, Target, Timer, Wait};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
-use pyo3::types::PyTuple;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
@@ -99,8 +98,7 @@ impl Target for Call {
             goslings::spawn(Job::new(move || {
                 crate::host::attached(|py| {
                     if let Some(this) = &this {
-                        let function = this.function.bind(py).clone();
-                        if let Err(error) = go(py, function, PyTuple::empty(py), None) {
+                        if let Err(error) = run_here(py, this.function.clone_ref(py)) {
                             error.write_unraisable(py, None);
                         }
                     }

@@ -146,9 +146,15 @@ impl Task {
         }
     }
 
+    /// Changes what the host knows it by; from inside the goroutine only.
+    pub fn set_host_data(&self, data: *mut ()) {
+        // Ordering: Relaxed. Read by the goroutine itself.
+        self.host_data.store(data, Ordering::Relaxed);
+    }
+
     /// What the host gave at `spawn_with`.
     pub fn host_data(&self) -> *mut () {
-        // Ordering: Relaxed. Never changes.
+        // Ordering: Relaxed. Changes only inside the goroutine, which is who reads it.
         self.host_data.load(Ordering::Relaxed)
     }
 
