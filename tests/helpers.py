@@ -74,9 +74,7 @@ def start_child(code: str, *, env: dict[str, str] | None = None) -> subprocess.P
     )
 
 
-def run_child(
-    code: str, *, env: dict[str, str] | None = None, seconds: float = 50
-) -> subprocess.CompletedProcess[str]:
+def run_child(code: str, *, env: dict[str, str] | None = None, seconds: float = 50) -> subprocess.CompletedProcess[str]:
     """Runs a Python program in a process of its own to its end."""
     with start_child(code, env=env) as process:
         try:

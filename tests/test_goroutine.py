@@ -395,7 +395,13 @@ def test_cancel_of_one_that_runs_is_raised_where_it_waits_next(one_worker: None)
         point()
         log.append("never here")
 
-    for point in (gosched, lambda: sleep(0), lambda: chan(1).send(1), lambda: select(timeout=0), lambda: chan().recv(timeout=0)):
+    for point in (
+        gosched,
+        lambda: sleep(0),
+        lambda: chan(1).send(1),
+        lambda: select(timeout=0),
+        lambda: chan().recv(timeout=0),
+    ):
         me = chan(1)
         g = go(work, me, point)
         me.send(g)
@@ -761,7 +767,19 @@ def test_the_public_names_are_there() -> None:
 
 
 def test_every_documented_object_has_its_documentation() -> None:
-    for name in ("go", "chan", "select", "recv", "send", "sleep", "after", "after_func", "Timer", "Ticker", "Goroutine"):
+    for name in (
+        "go",
+        "chan",
+        "select",
+        "recv",
+        "send",
+        "sleep",
+        "after",
+        "after_func",
+        "Timer",
+        "Ticker",
+        "Goroutine",
+    ):
         text = getattr(goslings, name).__doc__
         assert text and len(text) > 20, name
 

@@ -311,9 +311,7 @@ def test_s14_a_select_stands_in_the_queue_by_the_time_it_came() -> None:
     for i in range(3):
         ch.send(i)
     assert results(waiters) == [0, 1, 2]
-    senders = park_one_by_one(
-        [lambda: ch.send(0), lambda: pick(send(ch, 1), recv(idle)), lambda: ch.send(2)]
-    )
+    senders = park_one_by_one([lambda: ch.send(0), lambda: pick(send(ch, 1), recv(idle)), lambda: ch.send(2)])
     assert [ch.recv() for _ in range(3)] == [0, 1, 2]
     results(senders)
 
@@ -376,7 +374,7 @@ def test_s17_an_attempt_never_misses_both_the_value_and_the_close(two_workers: N
             ch.close()
             both.append(True)
 
-        def reader(ch: Any = ch, both: list[bool] = both) -> None:
+        def reader(i: int = i, ch: Any = ch, both: list[bool] = both) -> None:
             while True:
                 over = bool(both)
                 try:
