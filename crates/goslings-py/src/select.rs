@@ -9,13 +9,11 @@ use pyo3::exceptions::PyTypeError;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
-use std::sync::Arc;
 
 /// One case of a `select`. Made by `recv(ch)` and `send(ch, value)`; may be used again.
 #[pyclass(module = "goslings", frozen)]
 pub(crate) struct Case {
-    channel: Option<Arc<Channel>>,
-    /// The channel or view as the caller gave it; None for a case that is never ready.
+    /// The channel or view as the caller gave it, checked; Python's None for a case that is never ready.
     given: Py<PyAny>,
     /// What to send; None for a receive.
     value: Option<Py<PyAny>>,
@@ -43,19 +41,14 @@ impl Case {
 #[pyfunction]
 #[pyo3(signature = (ch, /))]
 pub(crate) fn recv(ch: Bound<'_, PyAny>) -> PyResult<Case> {
-    let channel = if let Ok(chan) = ch.cast::<PyChan>() {
-        Some(Arc::clone(&chan.get().channel))
-    } else if let Ok(view) = ch.cast::<RecvChan>() {
-        Some(Arc::clone(&view.get().channel))
-    } else if ch.is_none() {
-        None
-    } else if ch.is_instance_of::<SendChan>() {
+    if ch.is_instance_of::<PyChan>() || ch.is_instance_of::<RecvChan>() || ch.is_none() {
+        return Ok(Case { given: ch.unbind(), value: None });
+    }
+    if ch.is_instance_of::<SendChan>() {
         return Err(PyTypeError::new_err("cannot receive from a SendChan: it only sends"));
-    } else {
-        let kind = ch.get_type().name()?;
-        return Err(PyTypeError::new_err(format!("recv needs a chan, a RecvChan or None, not {kind}")));
-    };
-    Ok(Case { channel, given: ch.unbind(), value: None })
+    }
+    let kind = ch.get_type().name()?;
+    Err(PyTypeError::new_err(format!("recv needs a chan, a RecvChan or None, not {kind}")))
 }
 
 /// send(ch, value): a send case for `select`. `send(None, value)` is never ready: Go's nil channel.
@@ -64,19 +57,14 @@ pub(crate) fn recv(ch: Bound<'_, PyAny>) -> PyResult<Case> {
 #[pyfunction]
 #[pyo3(signature = (ch, value, /))]
 pub(crate) fn send(ch: Bound<'_, PyAny>, value: Py<PyAny>) -> PyResult<Case> {
-    let channel = if let Ok(chan) = ch.cast::<PyChan>() {
-        Some(Arc::clone(&chan.get().channel))
-    } else if let Ok(view) = ch.cast::<SendChan>() {
-        Some(Arc::clone(&view.get().channel))
-    } else if ch.is_none() {
-        None
-    } else if ch.is_instance_of::<RecvChan>() {
+    if ch.is_instance_of::<PyChan>() || ch.is_instance_of::<SendChan>() || ch.is_none() {
+        return Ok(Case { given: ch.unbind(), value: Some(value) });
+    }
+    if ch.is_instance_of::<RecvChan>() {
         return Err(PyTypeError::new_err("cannot send to a RecvChan: it only receives"));
-    } else {
-        let kind = ch.get_type().name()?;
-        return Err(PyTypeError::new_err(format!("send needs a chan, a SendChan or None, not {kind}")));
-    };
-    Ok(Case { channel, given: ch.unbind(), value: Some(value) })
+    }
+    let kind = ch.get_type().name()?;
+    Err(PyTypeError::new_err(format!("send needs a chan, a SendChan or None, not {kind}")))
 }
 
 /// The case that a `select` carried out: `index`, `chan` (the object given in the case), `value` and `ok`.
@@ -141,7 +129,7 @@ pub(crate) fn select(
             )));
         };
         let case = case.get();
-        given.push(match (&case.channel, &case.value) {
+        given.push(match (channel(case.given.bind(py)), &case.value) {
             (None, _) => goslings::Case::Never,
             (Some(channel), None) => goslings::Case::Recv(channel),
             (Some(channel), Some(value)) => {
@@ -162,6 +150,18 @@ pub(crate) fn select(
         Err(SelectError::TimedOut) => Ok(None),
         Err(error) => Err(errors::select(py, error)),
     }
+}
+
+/// The channel of a case.
+#[inline]
+fn channel<'a>(given: &'a Bound<'_, PyAny>) -> Option<&'a Channel> {
+    if let Ok(chan) = given.cast::<PyChan>() {
+        return Some(&chan.get().channel);
+    }
+    if let Ok(view) = given.cast::<RecvChan>() {
+        return Some(&view.get().channel);
+    }
+    given.cast::<SendChan>().ok().map(|view| &*view.get().channel)
 }
 
 /// The runtime's cases: a usual select allocates nothing for them.
