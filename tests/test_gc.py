@@ -11,6 +11,8 @@ from __future__ import annotations
 import functools
 import gc
 import heapq
+import importlib
+import itertools
 import operator
 import random
 import sys
@@ -127,16 +129,20 @@ def an_init(park: Park) -> Any:
     ).value
 
 
+MODULE_NUMBERS = itertools.count()
+
+
 @way
 def a_module(park: Park) -> Any:
-    sys.modules["goslings_test_gone"] = module = types.ModuleType("goslings_test_gone")
+    name = f"goslings_test_gone_{next(MODULE_NUMBERS)}"  # its own: several goroutines do this at once
+    sys.modules[name] = module = types.ModuleType(name)
     exec("one = 1\ndef f(park):\n    value = park()\n    return value + one\n", module.__dict__)
     del module
-    import goslings_test_gone  # type: ignore[import-not-found]
+    gone = importlib.import_module(name)
 
-    del sys.modules["goslings_test_gone"]
-    f = goslings_test_gone.f
-    del goslings_test_gone
+    del sys.modules[name]
+    f = gone.f
+    del gone
     return f(park)
 
 
