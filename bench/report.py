@@ -97,9 +97,7 @@ def targets(results: Results) -> list[str]:
                 if t.moonshot is not None and t.met(value, t.limit(tag, t.moonshot)):
                     word = "met, moonshot too"
                 verdicts.append(f"{number(value)}{t.unit} {word}")
-            if set(verdicts) == {"–"} or (
-                rows and rows[-1][0] == f"`{t.workload}`" and rows[-1][-2:] == verdicts
-            ):
+            if set(verdicts) == {"–"} or (rows and rows[-1][0] == f"`{t.workload}`" and rows[-1][-2:] == verdicts):
                 continue  # nothing to say, or, with the other rivals counted too, the same
             sign = "≤" if t.lower else "≥"
             owed = f"{sign} {number(t.limit(tag, t.owed))}{t.unit}" if t.owed is not None else "–"
@@ -210,18 +208,12 @@ def notes(results: Results) -> list[str]:
     for cell in results.cells:
         d = cell.data
         if d["config"] and cell.column == d["library"]:
-            chosen.setdefault(f"{d['tag']}, {d['library']} with {d['config']}", []).append(
-                f"`{d['workload']}`"
-            )
-    lines += [
-        f"* {what}, faster in a trial: {', '.join(dict.fromkeys(where))}" for what, where in chosen.items()
-    ]
+            chosen.setdefault(f"{d['tag']}, {d['library']} with {d['config']}", []).append(f"`{d['workload']}`")
+    lines += [f"* {what}, faster in a trial: {', '.join(dict.fromkeys(where))}" for what, where in chosen.items()]
     for cell in results.cells:
         d = cell.data
         if d["error"]:
-            lines.append(
-                f"* fails: {d['tag']}, {cell.column}, `{d['workload']}` {' '.join(d['args'])}: {d['error']}"
-            )
+            lines.append(f"* fails: {d['tag']}, {cell.column}, `{d['workload']}` {' '.join(d['args'])}: {d['error']}")
     lines += ["", "## The workloads", ""]
     lines += [f"* `{name}`: {WORKLOADS[name].what}" for name in results.workloads()]
     lines += [

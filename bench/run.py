@@ -105,9 +105,7 @@ def arguments() -> argparse.Namespace:
     return args
 
 
-def gather(
-    libs: list[str], interpreters: list[Interpreter], go: str | None
-) -> tuple[list[Program], list[str]]:
+def gather(libs: list[str], interpreters: list[Interpreter], go: str | None) -> tuple[list[Program], list[str]]:
     """Every program that takes part, and why others do not."""
     programs: list[Program] = []
     missing: list[str] = []
@@ -144,9 +142,7 @@ def crowd(programs: list[Program], workload: str, scale: float) -> list[Job]:
             continue
         jobs += [Job(program, workload, n, ("--alive", str(k))) for k in FLAT_ALIVE]
         if workload != "spawn":
-            jobs += [
-                Job(program, workload, max(n, 100 * k), ("--pairs", str(k))) for k in FLAT_PAIRS if k <= n
-            ]
+            jobs += [Job(program, workload, max(n, 100 * k), ("--pairs", str(k))) for k in FLAT_PAIRS if k <= n]
     return jobs
 
 

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import gc
 import random
+import signal
 import sys
 from collections.abc import Iterator
 
 import goslings
 import pytest
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    # Started in the background, where shells have it ignored: programs that the tests interrupt would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

@@ -107,21 +107,15 @@ def test_without_any_way_to_get_an_interpreter_the_error_says_what_to_do(tmp_pat
     ],
     ids=["explained", "silent", "the function before", "several lines", "not atomic", "tests"],
 )
-def test_check_ordering_finds_operations_without_a_reason(
-    tmp_path: Path, code: str, lines: list[int]
-) -> None:
+def test_check_ordering_finds_operations_without_a_reason(tmp_path: Path, code: str, lines: list[int]) -> None:
     path = tmp_path / "a.rs"
     path.write_text(code)
     run = tool("check_ordering.py", str(path))
     assert run.returncode == bool(lines)
-    assert [
-        int(line.split(":")[1]) for line in run.stdout.splitlines() if "without" in line
-    ] == lines
+    assert [int(line.split(":")[1]) for line in run.stdout.splitlines() if "without" in line] == lines
 
 
 def test_make_without_a_target_lists_the_commands() -> None:
-    listed = subprocess.run(
-        ["make", "-C", str(ROOT)], capture_output=True, text=True, check=True
-    ).stdout
+    listed = subprocess.run(["make", "-C", str(ROOT)], capture_output=True, text=True, check=True).stdout
     for target in ("dev", "demo", "test", "model", "stress", "miri", "lint", "docs", "bench"):
         assert f"make {target} " in listed

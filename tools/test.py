@@ -27,6 +27,7 @@ from interpreters import TAGS, Interpreter, ensure, tags_argument
 RUN_SECONDS = int(os.environ.get("GOSLINGS_TEST_SECONDS", "900"))
 STACKS_AFTER_SECONDS = 120  # a single test that takes longer gets its threads' stacks printed
 RESULTS = ROOT / "target" / "test"
+TEST_FRAME = re.compile(r'File ".*/(tests/.*\.py)", line \d+,? in (test_\w+)')
 CARGO_RESULT = re.compile(r"^test result: \w+\. (\d+) passed; (\d+) failed; (\d+) ignored")
 
 
@@ -106,7 +107,7 @@ def pytest_row(venv: Venv, name: str, arguments: list[str]) -> Row:
     RESULTS.mkdir(parents=True, exist_ok=True)
     report = RESULTS / f"{venv.tag}.xml"
     report.unlink() if report.exists() else None
-    code, _ = run(
+    code, lines = run(
         [
             venv.python,
             "-X",
@@ -130,8 +131,17 @@ def pytest_row(venv: Venv, name: str, arguments: list[str]) -> Row:
             passed += int(suite.get("tests", 0)) - bad - int(suite.get("skipped", 0))
     remark = ""
     if code != 0 and failed == 0:
-        failed, remark = 1, "ran no test" if code == 5 else f"ended with exit code {code}"
+        failed, remark = (
+            1,
+            "ran no test" if code == 5 else f"ended with exit code {code}{where_it_stood(lines)}",
+        )
     return Row(name, passed, failed, skipped, time.monotonic() - started, remark)
+
+
+def where_it_stood(lines: list[str]) -> str:
+    """The test in the stacks that are printed when one takes too long, or the interpreter crashes."""
+    tests = [found for found in map(TEST_FRAME.search, lines) if found]
+    return f", in {tests[0][1]}::{tests[0][2]}" if tests else ""
 
 
 def with_mypy(interpreters: list[Interpreter]) -> Interpreter:

@@ -109,9 +109,7 @@ def select_empty(n: int, opt: Options) -> Result:
     return Result(now() - start, n, n - idle)
 
 
-WORKLOADS: dict[str, Workload] = {
-    f.__name__: f for f in (pingpong, unbuffered, buffered, mpmc, select2, select_empty)
-}
+WORKLOADS: dict[str, Workload] = {f.__name__: f for f in (pingpong, unbuffered, buffered, mpmc, select2, select_empty)}
 for _name in ("pingpong", "unbuffered", "buffered"):
     WORKLOADS[_name + "_thread"] = WORKLOADS[_name]
 

@@ -97,10 +97,10 @@ impl Target for Call {
         Fired::call(move || {
             goslings::spawn(Job::new(move || {
                 crate::host::attached(|py| {
-                    if let Some(this) = &this {
-                        if let Err(error) = run_here(py, this.function.clone_ref(py)) {
-                            error.write_unraisable(py, None);
-                        }
+                    if let Some(this) = &this
+                        && let Err(error) = run_here(py, this.function.clone_ref(py))
+                    {
+                        error.write_unraisable(py, None);
                     }
                 });
                 drop((this, kept));
