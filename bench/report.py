@@ -57,20 +57,24 @@ def shown(cell: Cell | None, key: str = "ns_per_item", *, spread: bool = True) -
 
 
 def header(results: Results) -> list[str]:
-    d = results.data
+    d, machine = results.data, results.data["machine"]
+    rounds = f"{d['rounds']} round{'s' if d['rounds'] > 1 else ''}"
+    if d["quick"]:
+        rounds += ", quick: too few items to publish"
+    dropped = f"{results.dropped} were dropped"
     lines = [
         "# Benchmarks",
         "",
         "Written by `make bench`; do not edit. Every number is the median of fresh processes run in turn in one",
-        f"invocation ({d['rounds']} round{'s' if d['rounds'] > 1 else ''}{', quick: too few items to publish' if d['quick'] else ''}), with the least and the most below it. A pure-CPU control ran on",
+        f"invocation ({rounds}), with the least and the most below it. A pure-CPU control ran on",
         "all cores before and after each timing; where it was more than 15 % slower than at its best the timing was",
-        f"dropped and repeated: {results.dropped} were dropped. `~`: the machine stayed disturbed, and the least disturbed",
+        f"dropped and repeated: {dropped}. `~`: the machine stayed disturbed, and the least disturbed",
         "timings are shown. Times compare only within one run: read the ratios.",
         "",
-        f"* {d['machine']['cpu']}, {d['machine']['cores']} cores, {d['machine']['memory_gib']} GiB, {d['machine']['kernel']}",
+        f"* {machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']} GiB, {machine['kernel']}",
         f"* {', '.join(f'{tag}: {text}' for tag, text in d['interpreters'].items())}",
         f"* {d['go'] or 'without Go: it was not found'}",
-        f"* commit {d['machine']['commit']}, {d['machine']['date']}",
+        f"* commit {machine['commit']}, {machine['date']}",
         f"* `{d['command']}`",
         "",
     ]

@@ -145,7 +145,13 @@ TARGETS: tuple[Target, ...] = (
     _go("chain", 3.0),
     _go("mutex", 6.0),
     _go("sieve", 2.0),
-    Target("timer", "lateness p99, relative to Go on one processor", to_go("timer", "late_p99_ms"), 1.0, relative_to_go=True),
+    Target(
+        "timer",
+        "lateness p99, relative to Go on one processor",
+        to_go("timer", "late_p99_ms"),
+        1.0,
+        relative_to_go=True,
+    ),
     Target("timer", "ms beyond 100 ms, relative to tonio", beyond_tonio, 1.0),
     *[
         _rival(name, times, with_gil=with_gil, owed=True)
@@ -154,11 +160,37 @@ TARGETS: tuple[Target, ...] = (
     ],
     _rival("buffered", 3.0, with_gil=False, owed=False),
     Target("buffered", "times faster than gevent on a GIL build", to_gevent_on_gil("buffered"), 1.0, 1.0, lower=False),
-    Target("cpu", "share of the ceiling (two processes), two workers", of_ceiling, 0.98, 0.95, lower=False, columns=("goslings P=2",)),
-    Target("single", "time in a goroutine over time outside", plain("single", "inside_over_outside"), 1.02, free_threaded_only=False),
-    Target("parked", "resident bytes of a parked goroutine", plain("parked", "bytes_each"), 8192, 12288, 3072, unit=" B"),
+    Target(
+        "cpu",
+        "share of the ceiling (two processes), two workers",
+        of_ceiling,
+        0.98,
+        0.95,
+        lower=False,
+        columns=("goslings P=2",),
+    ),
+    Target(
+        "single",
+        "time in a goroutine over time outside",
+        plain("single", "inside_over_outside"),
+        1.02,
+        free_threaded_only=False,
+    ),
+    Target(
+        "parked", "resident bytes of a parked goroutine", plain("parked", "bytes_each"), 8192, 12288, 3072, unit=" B"
+    ),
     Target("parked", "start and wake all, relative to Go on one processor", to_go("parked"), 5.0, relative_to_go=True),
-    Target("feeds", "share of the ceiling, the demo", feeds_of_ceiling, 0.9, 0.9, lower=False, columns=("goslings P=2",)),
-    Target("feeds", "time, relative to the faster of threading and multiprocessing", feeds_to_best, 1.0, 1.0, columns=("goslings P=2",), free_threaded_only=False),
+    Target(
+        "feeds", "share of the ceiling, the demo", feeds_of_ceiling, 0.9, 0.9, lower=False, columns=("goslings P=2",)
+    ),
+    Target(
+        "feeds",
+        "time, relative to the faster of threading and multiprocessing",
+        feeds_to_best,
+        1.0,
+        1.0,
+        columns=("goslings P=2",),
+        free_threaded_only=False,
+    ),
     Target("flat", "cost beside 100,000 goroutines over cost beside 10, the worst", flatness, 1.2, 1.2),
-)  # fmt: skip
+)

@@ -56,7 +56,8 @@ def _bar(name: str, total: int) -> _Bar:
     # Its default lock is one between processes, which may start a helper process.
     tqdm.set_lock(threading.RLock())
     tqdm.monitor_interval = 0
-    return tqdm(total=total, desc=f"{name:>15}", unit="feed", leave=False)
+    bar: _Bar = tqdm(total=total, desc=f"{name:>15}", unit="feed", leave=False)
+    return bar
 
 
 def _run(task: dict[str, Any], wait: Callable[[], object]) -> dict[str, Any]:
