@@ -95,7 +95,7 @@ impl Barrier {
             return Ok(index);
         }
         state.arrived += 1;
-        let why = (WaitReason::BarrierWait, wait);
+        let why = (WaitReason::BarrierWait.on(self), wait);
         let (error, state) =
             match wait_in(&self.state, state, |state| &mut state.queue, (Place::Back, index), &parker, why) {
                 Waited::Served(Some(index)) => return Ok(index),

@@ -1,5 +1,6 @@
 //! The monotonic clock, in whole nanoseconds: the one `time.monotonic()` reads.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// A moment on the monotonic clock, in nanoseconds.
@@ -37,6 +38,29 @@ impl Deadline {
     #[must_use]
     pub fn left(self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(now().0))
+    }
+}
+
+/// The coarse clock: what somebody last read, in nanoseconds.
+static COARSE: AtomicU64 = AtomicU64::new(0);
+
+/// Finer than this the coarse clock is not moved, so that its cache line stays where it is.
+const COARSE_NS: u64 = 1_000_000;
+
+/// A time of the last moments, for the cost of a load: for what people read. It stands still while nobody
+/// reads the clock for another reason.
+#[inline]
+pub(crate) fn coarse() -> u64 {
+    // Ordering: Relaxed. A number for people to read.
+    COARSE.load(Ordering::Relaxed)
+}
+
+/// Somebody has read the clock.
+#[inline]
+pub(crate) fn note(now: Deadline) {
+    if now.0 > coarse() + COARSE_NS {
+        // Ordering: Relaxed. As in `coarse`; of two at the same time either will do.
+        COARSE.store(now.0, Ordering::Relaxed);
     }
 }
 

@@ -62,7 +62,7 @@ impl Cond {
         }
         let unlocked = mutex.unlock();
         let outcome = match unlocked {
-            Ok(()) => parker.park(WaitReason::CondWait, wait),
+            Ok(()) => parker.park(WaitReason::CondWait.on(self), wait),
             Err(NotLocked) => parker.give_up(),
         };
         let error = match outcome {

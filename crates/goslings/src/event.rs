@@ -73,7 +73,7 @@ impl Event {
         if self.is_set() {
             return Ok(());
         }
-        let why = (WaitReason::EventWait, wait);
+        let why = (WaitReason::EventWait.on(self), wait);
         match wait_in(&self.queue, queue, |queue| queue, (Place::Back, ()), &parker, why) {
             Waited::Served(_) => Ok(()),
             Waited::ServedInVain(_) => Err(WaitError::Interrupted),

@@ -139,7 +139,7 @@ impl Mutex {
             if self.take_or_note(woken) {
                 return Ok(());
             }
-            let why = (WaitReason::MutexLock, wait);
+            let why = (WaitReason::MutexLock.on(self), wait);
             match wait_in(&self.queue, queue, |queue| queue, (place, since), parker, why) {
                 Waited::Served(Some(_)) => return Ok(()),
                 Waited::Served(None) => {

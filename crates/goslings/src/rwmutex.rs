@@ -99,7 +99,7 @@ impl RwMutex {
         if state.try_rlock() {
             return Ok(());
         }
-        let why = (WaitReason::RwMutexRLock, wait);
+        let why = (WaitReason::RwMutexRLock.on(self), wait);
         match wait_in(&self.state, state, |state| &mut state.waiting_readers, (Place::Back, ()), &parker, why)
         {
             Waited::Served(_) => Ok(()),
@@ -150,7 +150,7 @@ impl RwMutex {
         if state.try_lock() {
             return Ok(());
         }
-        let why = (WaitReason::RwMutexLock, wait);
+        let why = (WaitReason::RwMutexLock.on(self), wait);
         match wait_in(&self.state, state, |state| &mut state.waiting_writers, (Place::Back, ()), &parker, why)
         {
             Waited::Served(_) => Ok(()),

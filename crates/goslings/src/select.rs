@@ -71,6 +71,34 @@ struct Plan {
     cases: usize,
 }
 
+/// The channels of a waiting select, for those who look from outside: in the frame of the waiting call.
+pub(crate) struct Channels {
+    len: usize,
+    inline: [usize; INLINE],
+    more: Vec<usize>,
+}
+
+impl Channels {
+    fn of<T>(cases: &[Case<'_, T>]) -> Channels {
+        let mut channels = Channels { len: 0, inline: [0; INLINE], more: Vec::new() };
+        for chan in cases.iter().filter_map(Case::chan) {
+            let address = std::ptr::from_ref(chan).expose_provenance();
+            if cases.len() <= INLINE {
+                channels.inline[channels.len] = address;
+                channels.len += 1;
+            } else {
+                channels.more.push(address);
+            }
+        }
+        channels
+    }
+
+    /// Their addresses; one that takes part twice is there twice.
+    pub(crate) fn list(&self) -> &[usize] {
+        if self.more.is_empty() { &self.inline[..self.len] } else { &self.more }
+    }
+}
+
 /// Waits until one of `cases` can be carried out, and carries it out.
 ///
 /// # Blocking
@@ -120,8 +148,12 @@ fn select_with<T>(
             queue(&mut cases[index], guards.get(plan.guard(index)), index, parker, &mut nodes[index]);
         }
     }
-    let reason = if plan.order().is_empty() { WaitReason::SelectNoCases } else { WaitReason::Select };
-    let outcome = parker.park(reason, wait);
+    let channels = Channels::of(cases);
+    let why = match channels.list() {
+        [] => WaitReason::SelectNoCases.alone(),
+        _ => WaitReason::Select.on(&channels),
+    };
+    let outcome = parker.park(why, wait);
     let served = if let Outcome::Case(index) = outcome { Some(index as usize) } else { None };
     withdraw(cases, nodes, served);
     match outcome {

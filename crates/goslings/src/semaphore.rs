@@ -84,7 +84,7 @@ impl Semaphore {
         if state.try_acquire(number) {
             return Ok(());
         }
-        let why = (WaitReason::SemaphoreAcquire, wait);
+        let why = (WaitReason::SemaphoreAcquire.on(self), wait);
         match wait_in(&self.state, state, |state| &mut state.queue, (Place::Back, number), &parker, why) {
             Waited::Served(_) => Ok(()),
             Waited::ServedInVain(_) => {

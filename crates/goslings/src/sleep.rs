@@ -30,7 +30,7 @@ pub fn sleep(wait: Wait) -> Result<(), SleepError> {
     if !parker.waiter().begin() {
         return Err(SleepError::Cancelled);
     }
-    match parker.park(WaitReason::Sleep, wait) {
+    match parker.park(WaitReason::Sleep.alone(), wait) {
         Outcome::Cancelled => Err(SleepError::Cancelled),
         Outcome::Interrupted => Err(SleepError::Interrupted),
         Outcome::TimedOut | Outcome::Case(_) if parker.raised() => Err(SleepError::Interrupted),

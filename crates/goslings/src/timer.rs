@@ -11,7 +11,7 @@
 //! Who fires: workers look every few goroutines and when they run out of work; for the times when all are
 //! asleep or busy there is one thread that sleeps until the next entry is due. It never attaches to the host.
 
-use crate::clock::{Deadline, now};
+use crate::clock::{self, Deadline, now};
 use crate::futex;
 use crate::lock::{Mutex, Rank};
 use crate::sync::{AtomicU32, Ordering, fence};
@@ -197,8 +197,12 @@ impl Timers {
     pub(crate) fn run_due(&self) {
         // Ordering: Relaxed. A hint: a timer that was just added is seen next time, or by the clock.
         let soonest = self.soonest.load(Ordering::Relaxed);
-        if soonest != NEVER && soonest <= now().0 {
-            while self.fire_batch(now()) {}
+        if soonest != NEVER {
+            let time = now();
+            clock::note(time);
+            if soonest <= time.0 {
+                while self.fire_batch(now()) {}
+            }
         }
     }
 

@@ -121,6 +121,29 @@ impl WaitReason {
     }
 }
 
+/// Why somebody waits, and on what: for those who look from outside.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Why {
+    pub(crate) reason: WaitReason,
+    /// The address of the object that is waited on, which lives at least until the wait is over; 0: none.
+    /// For [`WaitReason::Select`], of a `select::Channels`.
+    pub(crate) object: usize,
+}
+
+impl WaitReason {
+    /// This reason, and the object.
+    #[inline]
+    pub(crate) fn on<T>(self, object: &T) -> Why {
+        Why { reason: self, object: std::ptr::from_ref(object).expose_provenance() }
+    }
+
+    /// This reason, and no object.
+    #[inline]
+    pub(crate) fn alone(self) -> Why {
+        Why { reason: self, object: 0 }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub(crate) enum Kind {
@@ -372,12 +395,12 @@ impl Parker {
         if self.waiter().claim_timeout() {
             return self.waiter().finish();
         }
-        self.park(WaitReason::None, Wait::Forever)
+        self.park(WaitReason::None.alone(), Wait::Forever)
     }
 
     /// Waits, after `begin` and with every node queued and every lock released. Takes `&self`: while it
     /// runs, wakers use pointers into it.
-    pub(crate) fn park(&self, reason: WaitReason, wait: Wait) -> Outcome {
+    pub(crate) fn park(&self, why: Why, wait: Wait) -> Outcome {
         crate::lock::assert_none_held();
         debug_assert!(wait != Wait::No, "a call that may not wait must not park");
         let deadline = match wait {
@@ -385,7 +408,7 @@ impl Parker {
             Wait::Forever | Wait::No => None,
         };
         match self.task {
-            Some(task) => sched::park(task, reason, deadline),
+            Some(task) => sched::park(task, why, deadline),
             None => {
                 self.raised.set(self.thread.sleep(deadline));
                 // Ordering: Relaxed. Ready for another wait: the waker, if any, is done with the word.

@@ -96,7 +96,7 @@ impl WaitGroup {
             self.word.fetch_and(!WAITERS, Ordering::Relaxed);
             return Ok(());
         }
-        let why = (WaitReason::WaitGroupWait, wait);
+        let why = (WaitReason::WaitGroupWait.on(self), wait);
         match wait_in(&self.queue, queue, |queue| queue, (Place::Back, ()), &parker, why) {
             Waited::Served(_) => Ok(()),
             Waited::ServedInVain(_) => Err(WaitError::Interrupted),

@@ -8,7 +8,7 @@
 
 use crate::clock::Wait;
 use crate::lock::{Guard, Mutex};
-use crate::waiter::{Outcome, Parker, WaitReason};
+use crate::waiter::{Outcome, Parker, Why};
 use crate::waitq::{Node, WaitQueue};
 use std::fmt;
 
@@ -49,7 +49,7 @@ pub(crate) fn wait_in<'a, S, T>(
     queue: fn(&mut S) -> &mut WaitQueue<T>,
     (place, value): (Place, T),
     parker: &Parker,
-    (reason, wait): (WaitReason, Wait),
+    (why, wait): (Why, Wait),
 ) -> Waited<'a, S, T> {
     if wait == Wait::No {
         return Waited::Failed(WaitError::TimedOut, state);
@@ -67,7 +67,7 @@ pub(crate) fn wait_in<'a, S, T>(
     }
     drop(state);
 
-    let error = match parker.park(reason, wait) {
+    let error = match parker.park(why, wait) {
         Outcome::Case(_) => {
             // SAFETY: the wait is over, and whoever served the node has taken it out of the queue.
             let value = unsafe { node.take() };

@@ -84,7 +84,7 @@ impl<T> Chan<T> {
         unsafe { state.senders.push(&node) };
         drop(state);
 
-        let outcome = parker.park(WaitReason::ChanSend, wait);
+        let outcome = parker.park(WaitReason::ChanSend.on(self), wait);
         let kind = match outcome {
             Outcome::Case(_) => None,
             Outcome::TimedOut => Some(SendErrorKind::TimedOut),
@@ -143,7 +143,7 @@ impl<T> Chan<T> {
         unsafe { state.receivers.push(&node) };
         drop(state);
 
-        let outcome = parker.park(WaitReason::ChanReceive, wait);
+        let outcome = parker.park(WaitReason::ChanReceive.on(self), wait);
         let error = match outcome {
             Outcome::Case(_) => None,
             Outcome::TimedOut => Some(RecvError::TimedOut),

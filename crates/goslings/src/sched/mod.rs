@@ -15,7 +15,7 @@ use crate::clock::Deadline;
 use crate::lock::{Mutex, Rank};
 use crate::task::{Fiber, Job, Switch, Task};
 use crate::timer::{Entry, Timers};
-use crate::waiter::WaitReason;
+use crate::waiter::Why;
 use crossbeam_deque::Injector;
 use idle::Idle;
 use std::pin::pin;
@@ -150,8 +150,8 @@ pub fn current() -> Option<Arc<Task>> {
 }
 
 /// Puts the running goroutine aside until it is woken.
-pub(crate) fn park(task: &Task, reason: WaitReason, deadline: Option<Deadline>) {
-    task.set_reason(reason);
+pub(crate) fn park(task: &Task, why: Why, deadline: Option<Deadline>) {
+    task.note_wait(why);
     match deadline {
         None => switch_out(task, Switch::Parked),
         Some(at) => {
@@ -163,7 +163,7 @@ pub(crate) fn park(task: &Task, reason: WaitReason, deadline: Option<Deadline>) 
             timers.remove(&entry);
         }
     }
-    task.set_reason(WaitReason::None);
+    task.note_no_wait();
 }
 
 /// Lets the other goroutines of this worker run first. On a plain thread: lets other threads run.

@@ -8,7 +8,7 @@
 use super::Runtime;
 use super::idle::Bed;
 use super::runq::Inbox;
-use crate::clock::now;
+use crate::clock::{self, now};
 use crate::host::host;
 use crate::task::{Fiber, Switch, Task};
 use crossbeam_deque::{Steal, Stealer, Worker as Deque};
@@ -374,7 +374,9 @@ impl Worker {
             }
             let asleep = now();
             self.sleep();
-            self.learn(now().0 - asleep.0);
+            let awake = now();
+            clock::note(awake);
+            self.learn(awake.0 - asleep.0);
         }
         host().attach(state);
     }

@@ -11,13 +11,14 @@ pub(crate) mod stack;
 
 pub(crate) use fiber::{Fiber, Switch};
 
+use crate::clock;
 use crate::sched::Shared;
 use crate::sync::{AtomicPtr, Ordering};
-use crate::waiter::{Kind, WaitReason, Waiter};
+use crate::waiter::{Kind, WaitReason, Waiter, Why};
 use std::cell::{Cell, UnsafeCell};
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64};
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize};
 
 /// What a goroutine runs. Two words, so that a host can start one without a box.
 #[derive(Debug)]
@@ -104,7 +105,10 @@ pub struct Task {
     fiber: Cell<*mut Fiber>,
     /// Taken by whoever starts it. Belongs to whoever holds the queue's reference.
     job: UnsafeCell<Option<Job>>,
+    /// What it waits for, and since when (on the coarse clock); of its last wait while it does not wait.
     reason: AtomicU8,
+    object: AtomicUsize,
+    since: AtomicU64,
     /// The host's own: what it knows this goroutine by.
     host_data: AtomicPtr<()>,
 }
@@ -128,6 +132,8 @@ impl Task {
             fiber: Cell::new(ptr::null_mut()),
             job: UnsafeCell::new(Some(job)),
             reason: AtomicU8::new(0),
+            object: AtomicUsize::new(0),
+            since: AtomicU64::new(0),
             host_data: AtomicPtr::new(host_data),
         })
     }
@@ -210,10 +216,23 @@ impl Task {
         unsafe { (*self.job.get()).take() }
     }
 
+    /// It is about to wait.
     #[inline]
-    pub(crate) fn set_reason(&self, reason: WaitReason) {
-        // Ordering: Relaxed. As in `reason`.
-        self.reason.store(reason as u8, Ordering::Relaxed);
+    pub(crate) fn note_wait(&self, why: Why) {
+        // Ordering: Relaxed. For people to read; whoever follows the address has stopped this goroutine in a
+        // way that makes the store visible.
+        self.object.store(why.object, Ordering::Relaxed);
+        // Ordering: Relaxed. As above.
+        self.since.store(clock::coarse(), Ordering::Relaxed);
+        // Ordering: Relaxed. As above.
+        self.reason.store(why.reason as u8, Ordering::Relaxed);
+    }
+
+    /// It goes on.
+    #[inline]
+    pub(crate) fn note_no_wait(&self) {
+        // Ordering: Relaxed. As in `note_wait`.
+        self.reason.store(WaitReason::None as u8, Ordering::Relaxed);
     }
 }
 
