@@ -8,7 +8,7 @@
 
 use crate::clock::Wait;
 use crate::lock::{Guard, Mutex, Rank};
-use crate::waiter::{Parker, WaitReason};
+use crate::waiter::{Park, Parker, WaitReason, at_once};
 use crate::waiting::{Place, WaitError, Waited, wait_in};
 use crate::waitq::{WaitQueue, WakeList};
 use std::fmt;
@@ -79,7 +79,10 @@ impl Barrier {
     /// # Errors
     /// [`BarrierError`] with the reason.
     pub fn wait(&self, wait: Wait) -> Result<usize, BarrierError> {
-        let parker = Parker::new();
+        at_once(self.wait_with(wait, &Parker::new()))
+    }
+
+    pub(crate) async fn wait_with(&self, wait: Wait, parker: &impl Park) -> Result<usize, BarrierError> {
         if parker.waiter().take_cancel() {
             return Err(BarrierError::Wait(WaitError::Cancelled));
         }
@@ -97,7 +100,9 @@ impl Barrier {
         state.arrived += 1;
         let why = (WaitReason::BarrierWait.on(self), wait);
         let (error, state) =
-            match wait_in(&self.state, state, |state| &mut state.queue, (Place::Back, index), &parker, why) {
+            match wait_in(&self.state, state, |state| &mut state.queue, (Place::Back, index), parker, why)
+                .await
+            {
                 Waited::Served(Some(index)) => return Ok(index),
                 Waited::Served(None) => return Err(BarrierError::Broken),
                 Waited::ServedInVain(_) => return Err(BarrierError::Wait(WaitError::Interrupted)),

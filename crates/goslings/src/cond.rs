@@ -9,7 +9,7 @@
 use crate::clock::{Deadline, Wait};
 use crate::lock::{self, Rank};
 use crate::mutex::{Mutex, NotLocked};
-use crate::waiter::{Outcome, Parker, WaitReason};
+use crate::waiter::{Outcome, Park, Parker, WaitReason, at_once};
 use crate::waiting::WaitError;
 use crate::waitq::{Node, WaitQueue, WakeList};
 use std::fmt;
@@ -44,13 +44,21 @@ impl Cond {
     /// # Errors
     /// [`CondError`] with the reason.
     pub fn wait(&self, mutex: &Mutex, wait: Wait) -> Result<(), CondError> {
-        let parker = Parker::new();
+        at_once(self.wait_with(mutex, wait, &Parker::new()))
+    }
+
+    pub(crate) async fn wait_with(
+        &self,
+        mutex: &Mutex,
+        wait: Wait,
+        parker: &impl Park,
+    ) -> Result<(), CondError> {
         if parker.waiter().take_cancel() {
             return Err(CondError::Wait(WaitError::Cancelled));
         }
         // Trying once means to let others at the mutex once.
         let wait = if wait == Wait::No { Wait::Until(Deadline(0)) } else { wait };
-        let node = Node::new(&parker, 0, Some(()));
+        let node = Node::new(parker, 0, Some(()));
         {
             let mut queue = self.queue.lock();
             if !parker.waiter().begin() {
@@ -62,8 +70,8 @@ impl Cond {
         }
         let unlocked = mutex.unlock();
         let outcome = match unlocked {
-            Ok(()) => parker.park(WaitReason::CondWait.on(self), wait),
-            Err(NotLocked) => parker.give_up(),
+            Ok(()) => parker.park(WaitReason::CondWait.on(self), wait).await,
+            Err(NotLocked) => parker.give_up().await,
         };
         let error = match outcome {
             Outcome::Case(_) => None,
@@ -74,7 +82,8 @@ impl Cond {
         if error.is_some() {
             self.queue.lock().remove(&node);
         }
-        let raised = unlocked.is_ok() && (mutex.lock_regardless() | parker.raised());
+        let raised = parker.raised();
+        let raised = unlocked.is_ok() && (mutex.lock_regardless(parker).await | raised);
         if error.is_none() && (raised || unlocked.is_err()) {
             self.notify_one();
         }

@@ -24,7 +24,7 @@ mod loom;
 use crate::clock::{Wait, now};
 use crate::lock::{self, Rank};
 use crate::sync::{AtomicU32, Ordering};
-use crate::waiter::{Parker, WaitReason};
+use crate::waiter::{Park, Parker, WaitReason, at_once};
 use crate::waiting::{Place, WaitError, Waited, wait_in};
 use crate::waitq::WaitQueue;
 use std::fmt;
@@ -67,7 +67,14 @@ impl Mutex {
         if parker.waiter().take_cancel() {
             return Err(WaitError::Cancelled);
         }
-        if self.try_lock() { Ok(()) } else { self.lock_slow(&parker, wait) }
+        if self.try_lock() { Ok(()) } else { at_once(self.lock_slow(&parker, wait)) }
+    }
+
+    pub(crate) async fn lock_with(&self, wait: Wait, parker: &impl Park) -> Result<(), WaitError> {
+        if parker.waiter().take_cancel() {
+            return Err(WaitError::Cancelled);
+        }
+        if self.try_lock() { Ok(()) } else { self.lock_slow(parker, wait).await }
     }
 
     /// Locks it if it is free and not being handed over.
@@ -112,11 +119,10 @@ impl Mutex {
 
     /// Locks it whatever happens, and returns whether a signal handler has raised meanwhile. A
     /// cancellation that arrives meanwhile stays pending.
-    pub(crate) fn lock_regardless(&self) -> bool {
+    pub(crate) async fn lock_regardless(&self, parker: &impl Park) -> bool {
         let (mut cancelled, mut raised) = (false, false);
-        let parker = Parker::new();
         while !self.try_lock() {
-            match self.lock_slow(&parker, Wait::Forever) {
+            match self.lock_slow(parker, Wait::Forever).await {
                 Ok(()) => break,
                 Err(WaitError::Cancelled) => cancelled = true,
                 Err(WaitError::Interrupted) => raised = true,
@@ -130,7 +136,7 @@ impl Mutex {
     }
 
     #[cold]
-    fn lock_slow(&self, parker: &Parker, wait: Wait) -> Result<(), WaitError> {
+    async fn lock_slow(&self, parker: &impl Park, wait: Wait) -> Result<(), WaitError> {
         let since = now().0;
         let mut place = Place::Back;
         let mut woken = 0;
@@ -140,7 +146,7 @@ impl Mutex {
                 return Ok(());
             }
             let why = (WaitReason::MutexLock.on(self), wait);
-            match wait_in(&self.queue, queue, |queue| queue, (place, since), parker, why) {
+            match wait_in(&self.queue, queue, |queue| queue, (place, since), parker, why).await {
                 Waited::Served(Some(_)) => return Ok(()),
                 Waited::Served(None) => {
                     woken = WOKEN;

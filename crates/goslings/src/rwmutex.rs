@@ -10,7 +10,7 @@
 use crate::clock::Wait;
 use crate::lock::{Mutex, Rank};
 use crate::mutex::NotLocked;
-use crate::waiter::{Parker, WaitReason};
+use crate::waiter::{Park, Parker, WaitReason, at_once};
 use crate::waiting::{Place, WaitError, Waited, wait_in};
 use crate::waitq::{WaitQueue, WakeList};
 use std::fmt;
@@ -91,7 +91,10 @@ impl RwMutex {
     /// # Errors
     /// [`WaitError`] with the reason; it is not locked then.
     pub fn rlock(&self, wait: Wait) -> Result<(), WaitError> {
-        let parker = Parker::new();
+        at_once(self.rlock_with(wait, &Parker::new()))
+    }
+
+    pub(crate) async fn rlock_with(&self, wait: Wait, parker: &impl Park) -> Result<(), WaitError> {
         if parker.waiter().take_cancel() {
             return Err(WaitError::Cancelled);
         }
@@ -100,7 +103,8 @@ impl RwMutex {
             return Ok(());
         }
         let why = (WaitReason::RwMutexRLock.on(self), wait);
-        match wait_in(&self.state, state, |state| &mut state.waiting_readers, (Place::Back, ()), &parker, why)
+        match wait_in(&self.state, state, |state| &mut state.waiting_readers, (Place::Back, ()), parker, why)
+            .await
         {
             Waited::Served(_) => Ok(()),
             Waited::ServedInVain(_) => {
@@ -142,7 +146,10 @@ impl RwMutex {
     /// # Errors
     /// [`WaitError`] with the reason; it is not locked then.
     pub fn lock(&self, wait: Wait) -> Result<(), WaitError> {
-        let parker = Parker::new();
+        at_once(self.lock_with(wait, &Parker::new()))
+    }
+
+    pub(crate) async fn lock_with(&self, wait: Wait, parker: &impl Park) -> Result<(), WaitError> {
         if parker.waiter().take_cancel() {
             return Err(WaitError::Cancelled);
         }
@@ -151,7 +158,8 @@ impl RwMutex {
             return Ok(());
         }
         let why = (WaitReason::RwMutexLock.on(self), wait);
-        match wait_in(&self.state, state, |state| &mut state.waiting_writers, (Place::Back, ()), &parker, why)
+        match wait_in(&self.state, state, |state| &mut state.waiting_writers, (Place::Back, ()), parker, why)
+            .await
         {
             Waited::Served(_) => Ok(()),
             Waited::ServedInVain(_) => {

@@ -12,7 +12,7 @@ use crate::chan::{Chan, Received, Sent, State};
 use crate::clock::Wait;
 use crate::lock::{Mutex, SmallGuards, lock_all};
 use crate::random::shuffle;
-use crate::waiter::{Outcome, Parker, WaitReason, Wake};
+use crate::waiter::{Outcome, Park, Parker, WaitReason, Wake, at_once};
 use crate::waitq::Node;
 
 /// How many cases are handled without allocating.
@@ -107,23 +107,30 @@ impl Channels {
 /// # Errors
 /// [`SelectError`] with the reason. Values of send cases that were not carried out are still in them.
 pub fn select<T>(cases: &mut [Case<'_, T>], wait: Wait) -> Result<Selected<T>, SelectError> {
-    let parker = Parker::new();
+    at_once(select_with(cases, wait, &Parker::new()))
+}
+
+pub(crate) async fn select_with<T>(
+    cases: &mut [Case<'_, T>],
+    wait: Wait,
+    parker: &impl Park,
+) -> Result<Selected<T>, SelectError> {
     if parker.waiter().take_cancel() {
         return Err(SelectError::Cancelled);
     }
     if cases.len() <= INLINE {
         let mut nodes = [const { None }; INLINE];
-        select_with(cases, wait, &parker, &mut nodes[..])
+        select_in(cases, wait, parker, &mut nodes[..]).await
     } else {
         let mut nodes: Vec<Option<Node<T>>> = (0..cases.len()).map(|_| None).collect();
-        select_with(cases, wait, &parker, &mut nodes)
+        select_in(cases, wait, parker, &mut nodes).await
     }
 }
 
-fn select_with<T>(
+async fn select_in<T>(
     cases: &mut [Case<'_, T>],
     wait: Wait,
-    parker: &Parker,
+    parker: &impl Park,
     nodes: &mut [Option<Node<T>>],
 ) -> Result<Selected<T>, SelectError> {
     let mut plan = Plan::new(cases);
@@ -153,7 +160,7 @@ fn select_with<T>(
         [] => WaitReason::SelectNoCases.alone(),
         _ => WaitReason::Select.on(&channels),
     };
-    let outcome = parker.park(why, wait);
+    let outcome = parker.park(why, wait).await;
     let served = if let Outcome::Case(index) = outcome { Some(index as usize) } else { None };
     withdraw(cases, nodes, served);
     match outcome {
@@ -211,7 +218,7 @@ fn queue<T>(
     case: &mut Case<'_, T>,
     state: &mut State<T>,
     index: usize,
-    parker: &Parker,
+    parker: &impl Park,
     place: &mut Option<Node<T>>,
 ) {
     let value = if let Case::Send(_, value) = case { value.take() } else { None };

@@ -7,7 +7,7 @@
 
 use crate::clock::Wait;
 use crate::lock::{Mutex, Rank};
-use crate::waiter::{Parker, WaitReason};
+use crate::waiter::{Park, Parker, WaitReason, at_once};
 use crate::waiting::{Place, WaitError, Waited, wait_in};
 use crate::waitq::{WaitQueue, WakeList};
 use std::fmt;
@@ -73,7 +73,15 @@ impl Semaphore {
     /// # Errors
     /// [`AcquireError`] with the reason; nothing was taken then.
     pub fn acquire(&self, number: u64, wait: Wait) -> Result<(), AcquireError> {
-        let parker = Parker::new();
+        at_once(self.acquire_with(number, wait, &Parker::new()))
+    }
+
+    pub(crate) async fn acquire_with(
+        &self,
+        number: u64,
+        wait: Wait,
+        parker: &impl Park,
+    ) -> Result<(), AcquireError> {
         if parker.waiter().take_cancel() {
             return Err(AcquireError::Wait(WaitError::Cancelled));
         }
@@ -85,7 +93,8 @@ impl Semaphore {
             return Ok(());
         }
         let why = (WaitReason::SemaphoreAcquire.on(self), wait);
-        match wait_in(&self.state, state, |state| &mut state.queue, (Place::Back, number), &parker, why) {
+        match wait_in(&self.state, state, |state| &mut state.queue, (Place::Back, number), parker, why).await
+        {
             Waited::Served(_) => Ok(()),
             Waited::ServedInVain(_) => {
                 let undone = self.release(number);

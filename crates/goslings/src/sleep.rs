@@ -1,7 +1,7 @@
 //! Sleeping: a wait that nobody ends but the clock, a cancellation or a signal.
 
 use crate::clock::Wait;
-use crate::waiter::{Outcome, Parker, WaitReason};
+use crate::waiter::{Outcome, Park, Parker, WaitReason, at_once};
 
 /// Why a sleep ended before its time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,7 +20,10 @@ pub enum SleepError {
 /// # Errors
 /// [`SleepError`].
 pub fn sleep(wait: Wait) -> Result<(), SleepError> {
-    let parker = Parker::new();
+    at_once(sleep_with(wait, &Parker::new()))
+}
+
+pub(crate) async fn sleep_with(wait: Wait, parker: &impl Park) -> Result<(), SleepError> {
     if parker.waiter().take_cancel() {
         return Err(SleepError::Cancelled);
     }
@@ -30,7 +33,7 @@ pub fn sleep(wait: Wait) -> Result<(), SleepError> {
     if !parker.waiter().begin() {
         return Err(SleepError::Cancelled);
     }
-    match parker.park(WaitReason::Sleep.alone(), wait) {
+    match parker.park(WaitReason::Sleep.alone(), wait).await {
         Outcome::Cancelled => Err(SleepError::Cancelled),
         Outcome::Interrupted => Err(SleepError::Interrupted),
         Outcome::TimedOut | Outcome::Case(_) if parker.raised() => Err(SleepError::Interrupted),

@@ -26,7 +26,10 @@ use crate::sched;
 use crate::sync::{AtomicU32, Ordering};
 use crate::task::Task;
 use std::cell::Cell;
+use std::future::ready;
+use std::pin::pin;
 use std::ptr::NonNull;
+use std::task::{Context, Poll};
 
 const IDLE: u32 = 0;
 const WAITING: u32 = 1;
@@ -354,7 +357,40 @@ impl ThreadWaiter {
     }
 }
 
-/// Whoever is running here, about to wait: the current goroutine, or else this thread.
+/// Who waits, as the calls that wait see it: they are written once, as `async` functions, for those who wait
+/// on a stack (a goroutine, a thread: [`Parker`]) and those who are polled ([`Poller`]).
+///
+/// [`Poller`]: crate::polled::Poller
+pub(crate) trait Park {
+    fn waiter(&self) -> &Waiter;
+    /// The waiter as its wakers need it: a pointer to the whole task or thread waiter around it.
+    fn pointer(&self) -> NonNull<Waiter>;
+    /// Whether a signal handler raised during the wait; its exception is pending in the interpreter.
+    fn raised(&self) -> bool;
+    /// Waits, after `begin` and with every node queued and every lock released.
+    fn park(&self, why: Why, wait: Wait) -> impl Future<Output = Outcome>;
+
+    /// Ends a wait that has begun and turns out to be a mistake. If somebody has served it already, that
+    /// is the outcome.
+    async fn give_up(&self) -> Outcome {
+        if self.waiter().claim_timeout() {
+            return self.waiter().finish();
+        }
+        self.park(WaitReason::None.alone(), Wait::Forever).await
+    }
+}
+
+/// Runs a call that waits as `P` = [`Parker`] does: on the spot.
+#[inline(always)]
+pub(crate) fn at_once<T>(call: impl Future<Output = T>) -> T {
+    let mut call = pin!(call);
+    match call.as_mut().poll(&mut Context::from_waker(std::task::Waker::noop())) {
+        Poll::Ready(result) => result,
+        Poll::Pending => unreachable!("whoever has a stack waits on it"),
+    }
+}
+
+/// Whoever is running here, about to wait on its stack: the current goroutine, or else this thread.
 pub(crate) struct Parker {
     task: Option<&'static Task>,
     thread: ThreadWaiter,
@@ -364,43 +400,35 @@ pub(crate) struct Parker {
 impl Parker {
     #[inline]
     pub(crate) fn new() -> Parker {
-        Parker { task: sched::current_task(), thread: ThreadWaiter::new(), raised: Cell::new(false) }
+        Parker { task: sched::current_stackful(), thread: ThreadWaiter::new(), raised: Cell::new(false) }
     }
+}
 
+impl Park for Parker {
     #[inline]
-    pub(crate) fn waiter(&self) -> &Waiter {
+    fn waiter(&self) -> &Waiter {
         match self.task {
             Some(task) => task.waiter(),
             None => &self.thread.waiter,
         }
     }
 
-    /// The waiter as its wakers need it: a pointer to the whole task or thread waiter around it.
     #[inline]
-    pub(crate) fn pointer(&self) -> NonNull<Waiter> {
+    fn pointer(&self) -> NonNull<Waiter> {
         match self.task {
             Some(task) => NonNull::from(task).cast(),
             None => NonNull::from(&self.thread).cast(),
         }
     }
 
-    /// Whether a signal handler raised during the wait; its exception is pending in the interpreter.
-    pub(crate) fn raised(&self) -> bool {
+    #[inline]
+    fn raised(&self) -> bool {
         self.raised.get()
     }
 
-    /// Ends a wait that has begun and turns out to be a mistake. If somebody has served it already, that
-    /// is the outcome.
-    pub(crate) fn give_up(&self) -> Outcome {
-        if self.waiter().claim_timeout() {
-            return self.waiter().finish();
-        }
-        self.park(WaitReason::None.alone(), Wait::Forever)
-    }
-
-    /// Waits, after `begin` and with every node queued and every lock released. Takes `&self`: while it
-    /// runs, wakers use pointers into it.
-    pub(crate) fn park(&self, why: Why, wait: Wait) -> Outcome {
+    /// Takes `&self`: while it runs, wakers use pointers into it.
+    #[inline]
+    fn park(&self, why: Why, wait: Wait) -> impl Future<Output = Outcome> {
         crate::lock::assert_none_held();
         debug_assert!(wait != Wait::No, "a call that may not wait must not park");
         let deadline = match wait {
@@ -415,6 +443,6 @@ impl Parker {
                 self.thread.word.store(AWAKE, Ordering::Relaxed);
             }
         }
-        self.waiter().finish()
+        ready(self.waiter().finish())
     }
 }

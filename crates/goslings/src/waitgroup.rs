@@ -15,7 +15,7 @@ mod loom;
 use crate::clock::Wait;
 use crate::lock::{Mutex, Rank};
 use crate::sync::{AtomicI64, Ordering};
-use crate::waiter::{Parker, WaitReason};
+use crate::waiter::{Park, Parker, WaitReason, at_once};
 use crate::waiting::{Place, WaitError, Waited, wait_in};
 use crate::waitq::{WaitQueue, WakeList};
 use std::fmt;
@@ -80,7 +80,10 @@ impl WaitGroup {
     /// # Errors
     /// [`WaitError`] with the reason.
     pub fn wait(&self, wait: Wait) -> Result<(), WaitError> {
-        let parker = Parker::new();
+        at_once(self.wait_with(wait, &Parker::new()))
+    }
+
+    pub(crate) async fn wait_with(&self, wait: Wait, parker: &impl Park) -> Result<(), WaitError> {
         if parker.waiter().take_cancel() {
             return Err(WaitError::Cancelled);
         }
@@ -97,7 +100,7 @@ impl WaitGroup {
             return Ok(());
         }
         let why = (WaitReason::WaitGroupWait.on(self), wait);
-        match wait_in(&self.queue, queue, |queue| queue, (Place::Back, ()), &parker, why) {
+        match wait_in(&self.queue, queue, |queue| queue, (Place::Back, ()), parker, why).await {
             Waited::Served(_) => Ok(()),
             Waited::ServedInVain(_) => Err(WaitError::Interrupted),
             Waited::Failed(error, queue) => {

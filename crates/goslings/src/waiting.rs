@@ -8,7 +8,7 @@
 
 use crate::clock::Wait;
 use crate::lock::{Guard, Mutex};
-use crate::waiter::{Outcome, Parker, Why};
+use crate::waiter::{Outcome, Park, Why};
 use crate::waitq::{Node, WaitQueue};
 use std::fmt;
 
@@ -43,12 +43,12 @@ pub(crate) enum Waited<'a, S, T> {
 }
 
 /// Waits in a queue of `object`, which is locked by `state`: queues a node with `value`, unlocks, parks.
-pub(crate) fn wait_in<'a, S, T>(
+pub(crate) async fn wait_in<'a, S, T>(
     object: &'a Mutex<S>,
     mut state: Guard<'a, S>,
     queue: fn(&mut S) -> &mut WaitQueue<T>,
     (place, value): (Place, T),
-    parker: &Parker,
+    parker: &impl Park,
     (why, wait): (Why, Wait),
 ) -> Waited<'a, S, T> {
     if wait == Wait::No {
@@ -67,7 +67,7 @@ pub(crate) fn wait_in<'a, S, T>(
     }
     drop(state);
 
-    let error = match parker.park(why, wait) {
+    let error = match parker.park(why, wait).await {
         Outcome::Case(_) => {
             // SAFETY: the wait is over, and whoever served the node has taken it out of the queue.
             let value = unsafe { node.take() };

@@ -13,7 +13,7 @@
 //! ```
 
 use crate::sched::generation;
-use crate::waiter::{Parker, Waiter, Wake};
+use crate::waiter::{Park, Waiter, Wake};
 use std::cell::{Cell, UnsafeCell};
 use std::marker::PhantomPinned;
 use std::ptr::{self, NonNull};
@@ -32,7 +32,7 @@ pub(crate) struct Node<T> {
 }
 
 impl<T> Node<T> {
-    pub(crate) fn new(parker: &Parker, case: u32, value: Option<T>) -> Node<T> {
+    pub(crate) fn new(parker: &impl Park, case: u32, value: Option<T>) -> Node<T> {
         Node {
             previous: Cell::new(ptr::null()),
             next: Cell::new(ptr::null()),

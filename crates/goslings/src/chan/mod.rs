@@ -16,14 +16,17 @@ pub use error::{CloseError, RecvError, SendError, SendErrorKind, TryRecvError, T
 pub(crate) use state::{Received, Sent, State};
 
 use crate::clock::Wait;
-use crate::lock::{Mutex, Rank};
-use crate::waiter::{Outcome, Parker, WaitReason};
+use crate::lock::{Guard, Mutex, Rank};
+use crate::waiter::{Outcome, Park, Parker, WaitReason, at_once};
 use crate::waitq::Node;
 
 /// A channel of `T`. Shared by reference: wrap it in an `Arc`.
 pub struct Chan<T> {
     state: Mutex<State<T>>,
 }
+
+/// A send that has to wait: its value, and the channel, locked.
+type Begun<'a, T> = (T, Guard<'a, State<T>>);
 
 impl<T> Chan<T> {
     /// A channel that holds up to `capacity` values; 0 is a rendezvous.
@@ -53,38 +56,71 @@ impl<T> Chan<T> {
     #[inline]
     pub fn send(&self, value: T, wait: Wait) -> Result<(), SendError<T>> {
         let parker = Parker::new();
+        match self.send_now(value, wait, &parker) {
+            Ok(sent) => sent,
+            Err((value, state)) => at_once(self.send_later(value, state, wait, &parker)),
+        }
+    }
+
+    #[inline]
+    pub(crate) async fn send_with(
+        &self,
+        value: T,
+        wait: Wait,
+        parker: &impl Park,
+    ) -> Result<(), SendError<T>> {
+        match self.send_now(value, wait, parker) {
+            Ok(sent) => sent,
+            Err((value, state)) => self.send_later(value, state, wait, parker).await,
+        }
+    }
+
+    /// What can be said without waiting; else the value back, the channel still locked and the wait begun.
+    #[inline]
+    fn send_now(
+        &self,
+        value: T,
+        wait: Wait,
+        parker: &impl Park,
+    ) -> Result<Result<(), SendError<T>>, Begun<'_, T>> {
+        let fail = |kind, value| Ok(Err(SendError { kind, value: Some(value) }));
         if parker.waiter().take_cancel() {
-            return Err(SendError { kind: SendErrorKind::Cancelled, value: Some(value) });
+            return fail(SendErrorKind::Cancelled, value);
         }
         let mut state = self.state.lock();
         let value = match state.send(value) {
             Sent::Handed(wake) => {
                 drop(state);
                 wake.wake();
-                return Ok(());
+                return Ok(Ok(()));
             }
-            Sent::Stored => return Ok(()),
-            Sent::Closed(value) => {
-                drop(state);
-                return Err(SendError { kind: SendErrorKind::Closed, value: Some(value) });
-            }
+            Sent::Stored => return Ok(Ok(())),
+            Sent::Closed(value) => return fail(SendErrorKind::Closed, value),
             Sent::WouldBlock(value) => value,
         };
         if wait == Wait::No {
-            drop(state);
-            return Err(SendError { kind: SendErrorKind::TimedOut, value: Some(value) });
+            return fail(SendErrorKind::TimedOut, value);
         }
         if !parker.waiter().begin() {
-            drop(state);
-            return Err(SendError { kind: SendErrorKind::Cancelled, value: Some(value) });
+            return fail(SendErrorKind::Cancelled, value);
         }
-        let node = Node::new(&parker, 0, Some(value));
+        Err((value, state))
+    }
+
+    async fn send_later(
+        &self,
+        value: T,
+        mut state: Guard<'_, State<T>>,
+        wait: Wait,
+        parker: &impl Park,
+    ) -> Result<(), SendError<T>> {
+        let node = Node::new(parker, 0, Some(value));
         // SAFETY: the node stays in this frame, which does not return before the node was popped and
         // its waiter woken, or removed below.
         unsafe { state.senders.push(&node) };
         drop(state);
 
-        let outcome = parker.park(WaitReason::ChanSend.on(self), wait);
+        let outcome = parker.park(WaitReason::ChanSend.on(self), wait).await;
         let kind = match outcome {
             Outcome::Case(_) => None,
             Outcome::TimedOut => Some(SendErrorKind::TimedOut),
@@ -117,8 +153,25 @@ impl<T> Chan<T> {
     #[inline]
     pub fn recv(&self, wait: Wait) -> Result<T, RecvError> {
         let parker = Parker::new();
+        match self.recv_now(wait, &parker) {
+            Ok(received) => received,
+            Err(state) => at_once(self.recv_later(state, wait, &parker)),
+        }
+    }
+
+    #[inline]
+    pub(crate) async fn recv_with(&self, wait: Wait, parker: &impl Park) -> Result<T, RecvError> {
+        match self.recv_now(wait, parker) {
+            Ok(received) => received,
+            Err(state) => self.recv_later(state, wait, parker).await,
+        }
+    }
+
+    /// What can be said without waiting; else the channel still locked and the wait begun.
+    #[inline]
+    fn recv_now(&self, wait: Wait, parker: &impl Park) -> Result<Result<T, RecvError>, Guard<'_, State<T>>> {
         if parker.waiter().take_cancel() {
-            return Err(RecvError::Cancelled);
+            return Ok(Err(RecvError::Cancelled));
         }
         let mut state = self.state.lock();
         match state.recv() {
@@ -127,23 +180,32 @@ impl<T> Chan<T> {
                 if let Some(wake) = wake {
                     wake.wake();
                 }
-                return Ok(value);
+                return Ok(Ok(value));
             }
-            Received::Closed => return Err(RecvError::Closed),
+            Received::Closed => return Ok(Err(RecvError::Closed)),
             Received::WouldBlock => {}
         }
         if wait == Wait::No {
-            return Err(RecvError::TimedOut);
+            return Ok(Err(RecvError::TimedOut));
         }
         if !parker.waiter().begin() {
-            return Err(RecvError::Cancelled);
+            return Ok(Err(RecvError::Cancelled));
         }
-        let node = Node::new(&parker, 0, None);
+        Err(state)
+    }
+
+    async fn recv_later(
+        &self,
+        mut state: Guard<'_, State<T>>,
+        wait: Wait,
+        parker: &impl Park,
+    ) -> Result<T, RecvError> {
+        let node = Node::new(parker, 0, None);
         // SAFETY: as in `send`.
         unsafe { state.receivers.push(&node) };
         drop(state);
 
-        let outcome = parker.park(WaitReason::ChanReceive.on(self), wait);
+        let outcome = parker.park(WaitReason::ChanReceive.on(self), wait).await;
         let error = match outcome {
             Outcome::Case(_) => None,
             Outcome::TimedOut => Some(RecvError::TimedOut),

@@ -134,6 +134,12 @@ pub(crate) fn current_task() -> Option<&'static Task> {
     unsafe { worker.current_task().as_ref() }
 }
 
+/// The same, if it has a stack of its own to wait on.
+#[inline]
+pub(crate) fn current_stackful() -> Option<&'static Task> {
+    current_task()
+}
+
 /// Calls `look` with the goroutine that this code runs in.
 pub fn with_current<R>(look: impl FnOnce(Option<&Task>) -> R) -> R {
     look(current_task())

@@ -43,7 +43,7 @@ fn wait(wakers: u32, wait: Wait) -> (Outcome, usize) {
             thread::spawn(move || shared.serve(case))
         })
         .collect();
-    let outcome = parker.park(WaitReason::None.alone(), wait);
+    let outcome = at_once(parker.park(WaitReason::None.alone(), wait));
     if let Outcome::Case(case) = outcome {
         assert_eq!(shared.note.get(), case);
     }
@@ -82,7 +82,7 @@ fn a_parker_waits_again() {
             assert!(parker.waiter().begin());
             let shared = Arc::new(Shared { waiter: parker.pointer(), note: Watched::new(0) });
             let thread = thread::spawn(move || shared.serve(1));
-            let served = parker.park(WaitReason::None.alone(), wait) == Outcome::Case(1);
+            let served = at_once(parker.park(WaitReason::None.alone(), wait)) == Outcome::Case(1);
             assert_eq!(thread.join().expect("no panic"), served);
         }
     });
