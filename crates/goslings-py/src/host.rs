@@ -213,7 +213,7 @@ pub(crate) fn attached<R>(f: impl FnOnce(Python<'_>) -> R) -> R {
 
 /// A job that runs the goroutine of `handle`, and what `current_handle` will find it by.
 pub(crate) fn job(handle: Py<Goroutine>) -> (Job, *mut ()) {
-    static TABLE: JobVTable = JobVTable { run: run_job, no_stack: fail_job, drop: drop_job };
+    static TABLE: JobVTable = JobVTable { run: run_job, no_stack: fail_job, drop: drop_job, step: None };
     let data = handle.into_ptr().cast::<()>();
     // SAFETY: `data` is a strong reference to a frozen class, usable from any attached thread; each
     // function below consumes it.

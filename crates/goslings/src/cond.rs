@@ -76,7 +76,7 @@ impl Cond {
         let error = match outcome {
             Outcome::Case(_) => None,
             Outcome::TimedOut => Some(WaitError::TimedOut),
-            Outcome::Cancelled => Some(WaitError::Cancelled),
+            Outcome::Cancelled | Outcome::Abandoned => Some(WaitError::Cancelled),
             Outcome::Interrupted => Some(WaitError::Interrupted),
         };
         if error.is_some() {

@@ -19,6 +19,8 @@ mod futex;
 mod host;
 mod lock;
 mod mutex;
+#[expect(unsafe_code, reason = "waits whose state is in a box")]
+pub mod polled;
 mod random;
 mod rwmutex;
 #[expect(unsafe_code, reason = "runtimes and tasks behind raw pointers")]
@@ -59,7 +61,7 @@ pub use select::{Case, SelectError, Selected, select};
 pub use semaphore::{AcquireError, Semaphore, TooMany};
 pub use sleep::{SleepError, sleep};
 pub use task::stack::{guard_is_advice, set_default_stack, slot_size};
-pub use task::{Job, JobVTable, Task};
+pub use task::{Job, JobVTable, Step, Task};
 pub use timer::{Fired, Target, Timer};
 pub use waiter::WaitReason;
 pub use waitgroup::{Negative, WaitGroup};

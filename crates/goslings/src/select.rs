@@ -166,7 +166,7 @@ async fn select_in<T>(
     match outcome {
         Outcome::Case(index) => finish_served(cases, index as usize, nodes, parker.raised()),
         Outcome::TimedOut => Err(SelectError::TimedOut),
-        Outcome::Cancelled => Err(SelectError::Cancelled),
+        Outcome::Cancelled | Outcome::Abandoned => Err(SelectError::Cancelled),
         Outcome::Interrupted => Err(SelectError::Interrupted),
     }
 }

@@ -34,7 +34,7 @@ pub(crate) async fn sleep_with(wait: Wait, parker: &impl Park) -> Result<(), Sle
         return Err(SleepError::Cancelled);
     }
     match parker.park(WaitReason::Sleep.alone(), wait).await {
-        Outcome::Cancelled => Err(SleepError::Cancelled),
+        Outcome::Cancelled | Outcome::Abandoned => Err(SleepError::Cancelled),
         Outcome::Interrupted => Err(SleepError::Interrupted),
         Outcome::TimedOut | Outcome::Case(_) if parker.raised() => Err(SleepError::Interrupted),
         Outcome::TimedOut | Outcome::Case(_) => Ok(()),

@@ -85,12 +85,12 @@ pub(crate) struct Entry {
 
 impl Entry {
     /// An entry that ends `waiter`'s wait.
-    pub(crate) fn waking(at: Deadline, waiter: &Waiter) -> Entry {
+    pub(crate) fn waking(at: Deadline, waiter: NonNull<Waiter>) -> Entry {
         Entry {
             when: Cell::new(at.0),
             period: Cell::new(0),
             place: Cell::new(NOT_QUEUED),
-            action: Action::Wake(NonNull::from(waiter)),
+            action: Action::Wake(waiter),
             _pinned: PhantomPinned,
         }
     }

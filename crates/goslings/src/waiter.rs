@@ -22,6 +22,7 @@ mod loom;
 use crate::clock::{Deadline, Wait};
 use crate::futex;
 use crate::host::host;
+use crate::polled::Foreign;
 use crate::sched;
 use crate::sync::{AtomicU32, Ordering};
 use crate::task::Task;
@@ -36,6 +37,7 @@ const WAITING: u32 = 1;
 const TIMED_OUT: u32 = 2;
 const CANCELLED: u32 = 3;
 const INTERRUPTED: u32 = 4;
+const ABANDONED: u32 = 5;
 const FIRST_CASE: u32 = 8;
 const CANCEL: u32 = 1 << 31;
 
@@ -48,6 +50,8 @@ pub(crate) enum Outcome {
     Cancelled,
     /// A signal handler raised (plain threads only).
     Interrupted,
+    /// Nobody polls the call any more (waits without a stack only).
+    Abandoned,
 }
 
 /// What someone waits for: shown in dumps and in deadlock reports. Numbers are unique and never reused.
@@ -150,10 +154,14 @@ impl WaitReason {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub(crate) enum Kind {
-    /// The waiter is the first field of a [`Task`].
+    /// The waiter is the first field of a [`Task`] with a stack.
     Task,
+    /// The waiter is the first field of a [`Task`] without one.
+    Stackless,
     /// The waiter is the first field of a [`ThreadWaiter`].
     Thread,
+    /// The waiter is the first field of a [`Foreign`].
+    Foreign,
 }
 
 /// The part of a waiter that wakers see.
@@ -193,6 +201,25 @@ impl Waiter {
 
     pub(crate) fn claim_timeout(&self) -> bool {
         self.change(TIMED_OUT)
+    }
+
+    pub(crate) fn claim_cancelled(&self) -> bool {
+        self.change(CANCELLED)
+    }
+
+    pub(crate) fn claim_abandoned(&self) -> bool {
+        self.change(ABANDONED)
+    }
+
+    #[inline]
+    pub(crate) fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Whether a wait has begun and its end has not been taken notice of.
+    pub(crate) fn is_waiting(&self) -> bool {
+        // Ordering: Relaxed. Asked by the waiter itself, who begins and ends its waits.
+        self.state.load(Ordering::Relaxed) & !CANCEL != IDLE
     }
 
     fn claim_interrupt(&self) -> bool {
@@ -240,7 +267,7 @@ impl Waiter {
     }
 
     /// Ends the wait and says how it went. A cancellation requested after the claim stays pending.
-    fn finish(&self) -> Outcome {
+    pub(crate) fn finish(&self) -> Outcome {
         // Ordering: Acquire, for model checkers that do not see the edge of the wake itself; the
         // winner's writes came with it.
         let found = self.state.fetch_and(CANCEL, Ordering::Acquire) & !CANCEL;
@@ -248,6 +275,7 @@ impl Waiter {
             TIMED_OUT => Outcome::TimedOut,
             CANCELLED => Outcome::Cancelled,
             INTERRUPTED => Outcome::Interrupted,
+            ABANDONED => Outcome::Abandoned,
             case => {
                 debug_assert!(case >= FIRST_CASE, "woken without an outcome: {case}");
                 Outcome::Case(case - FIRST_CASE)
@@ -280,8 +308,12 @@ impl Wake {
         match kind {
             // SAFETY: Kind::Task is only given to the waiter that is a Task's first field (repr(C)).
             Kind::Task => unsafe { sched::ready(self.0.cast::<Task>()) },
+            // SAFETY: likewise for Kind::Stackless.
+            Kind::Stackless => unsafe { sched::ready_stackless(self.0.cast::<Task>()) },
             // SAFETY: likewise for a ThreadWaiter.
             Kind::Thread => unsafe { ThreadWaiter::wake(self.0.cast::<ThreadWaiter>()) },
+            // SAFETY: likewise for a Foreign.
+            Kind::Foreign => unsafe { Foreign::wake(self.0.cast::<Foreign>()) },
         }
     }
 }
@@ -369,6 +401,11 @@ pub(crate) trait Park {
     fn raised(&self) -> bool;
     /// Waits, after `begin` and with every node queued and every lock released.
     fn park(&self, why: Why, wait: Wait) -> impl Future<Output = Outcome>;
+
+    /// Whether nobody will poll the call again: it must come to its end without waiting.
+    fn abandoned(&self) -> bool {
+        false
+    }
 
     /// Ends a wait that has begun and turns out to be a mistake. If somebody has served it already, that
     /// is the outcome.

@@ -74,7 +74,7 @@ pub(crate) async fn wait_in<'a, S, T>(
             return if parker.raised() { Waited::ServedInVain(value) } else { Waited::Served(value) };
         }
         Outcome::TimedOut => WaitError::TimedOut,
-        Outcome::Cancelled => WaitError::Cancelled,
+        Outcome::Cancelled | Outcome::Abandoned => WaitError::Cancelled,
         Outcome::Interrupted => WaitError::Interrupted,
     };
     let mut state = object.lock();

@@ -124,7 +124,7 @@ impl<T> Chan<T> {
         let kind = match outcome {
             Outcome::Case(_) => None,
             Outcome::TimedOut => Some(SendErrorKind::TimedOut),
-            Outcome::Cancelled => Some(SendErrorKind::Cancelled),
+            Outcome::Cancelled | Outcome::Abandoned => Some(SendErrorKind::Cancelled),
             Outcome::Interrupted => Some(SendErrorKind::Interrupted),
         };
         if kind.is_some() {
@@ -209,7 +209,7 @@ impl<T> Chan<T> {
         let error = match outcome {
             Outcome::Case(_) => None,
             Outcome::TimedOut => Some(RecvError::TimedOut),
-            Outcome::Cancelled => Some(RecvError::Cancelled),
+            Outcome::Cancelled | Outcome::Abandoned => Some(RecvError::Cancelled),
             Outcome::Interrupted => Some(RecvError::Interrupted),
         };
         if let Some(error) = error {

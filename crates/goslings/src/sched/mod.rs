@@ -137,7 +137,12 @@ pub(crate) fn current_task() -> Option<&'static Task> {
 /// The same, if it has a stack of its own to wait on.
 #[inline]
 pub(crate) fn current_stackful() -> Option<&'static Task> {
-    current_task()
+    current_task().filter(|task| !task.is_stackless())
+}
+
+/// The goroutine that this code runs in, to keep, if it has no stack of its own.
+pub(crate) fn current_stackless() -> Option<Arc<Task>> {
+    current().filter(|task| task.is_stackless())
 }
 
 /// Calls `look` with the goroutine that this code runs in.
@@ -161,7 +166,7 @@ pub(crate) fn park(task: &Task, why: Why, deadline: Option<Deadline>) {
     match deadline {
         None => switch_out(task, Switch::Parked),
         Some(at) => {
-            let entry = pin!(Entry::waking(at, task.waiter()));
+            let entry = pin!(Entry::waking(at, NonNull::from(task).cast()));
             let timers = timers();
             // SAFETY: the entry stays in this frame, and `remove` below takes it out before it ends.
             unsafe { timers.insert(&entry) };
@@ -172,16 +177,20 @@ pub(crate) fn park(task: &Task, why: Why, deadline: Option<Deadline>) {
     task.note_no_wait();
 }
 
-/// Lets the other goroutines of this worker run first. On a plain thread: lets other threads run.
+/// Lets the other goroutines of this worker run first. On a plain thread, and in a goroutine without a stack
+/// (which gives way by returning to its worker): lets other threads run.
 pub fn yield_now() {
-    match current_task() {
+    match current_stackful() {
         Some(task) => switch_out(task, Switch::Yielded),
-        None => {
-            let state = crate::host::host().detach();
-            std::thread::yield_now();
-            crate::host::host().attach(state);
-        }
+        None => yield_thread(),
     }
+}
+
+/// Lets other threads run.
+pub(crate) fn yield_thread() {
+    let state = crate::host::host().detach();
+    std::thread::yield_now();
+    crate::host::host().attach(state);
 }
 
 #[inline]
@@ -207,6 +216,26 @@ pub(crate) unsafe fn ready(task: NonNull<Task>) {
             // SAFETY: the winner of the wait hands over the reference that parked with the task.
             unsafe { home.inbox.push(task.as_ptr()) };
             home.bed.wake();
+        }
+    }
+}
+
+/// The wait of a goroutine without a stack is over: it may go on, on any worker.
+///
+/// # Safety
+/// As [`ready`].
+pub(crate) unsafe fn ready_stackless(task: NonNull<Task>) {
+    // SAFETY: a waiting task is alive until it is woken. If it has not left its worker yet, that worker goes on
+    // with it, and it is not touched here again.
+    if !unsafe { task.as_ref() }.wake() {
+        return;
+    }
+    match worker::current() {
+        Some(worker) => worker.make_next(task.as_ptr()),
+        None => {
+            let runtime = runtime();
+            runtime.injector.push(Fresh(task.as_ptr()));
+            runtime.work_for_anybody();
         }
     }
 }

@@ -10,7 +10,7 @@ use super::idle::Bed;
 use super::runq::Inbox;
 use crate::clock::{self, now};
 use crate::host::host;
-use crate::task::{Fiber, Switch, Task};
+use crate::task::{Fiber, Step, Switch, Task};
 use crossbeam_deque::{Steal, Stealer, Worker as Deque};
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -189,7 +189,18 @@ impl Worker {
     pub(crate) fn make_next(&self, task: *mut Task) {
         let displaced = self.next.replace(task);
         if !displaced.is_null() {
-            self.ready.borrow_mut().push_back(displaced);
+            self.push_ready(displaced);
+        }
+    }
+
+    /// A goroutine that may go on: to the back of its queue. One without a stack may go on anywhere.
+    fn push_ready(&self, task: *mut Task) {
+        // SAFETY: the reference of the queue it comes from is ours.
+        if unsafe { (*task).is_stackless() } {
+            self.fresh.push(Fresh(task));
+            self.runtime.work_for_anybody();
+        } else {
+            self.ready.borrow_mut().push_back(task);
         }
     }
 
@@ -209,7 +220,7 @@ impl Worker {
                 self.streak.set(self.streak.get() + 1);
                 return Some(next);
             }
-            self.ready.borrow_mut().push_back(next);
+            self.push_ready(next);
         }
         self.streak.set(0);
         let mut ready = self.ready.borrow_mut();
@@ -285,6 +296,10 @@ impl Worker {
     fn execute(&self, task: *mut Task) {
         // SAFETY: the queue's reference to the task is ours until it parks, yields or ends.
         let running = unsafe { &*task };
+        if running.is_stackless() {
+            self.step(task, running);
+            return;
+        }
         let mut fiber = running.fiber();
         if fiber.is_null() {
             fiber = match self.start(running) {
@@ -317,6 +332,32 @@ impl Worker {
                 // SAFETY: made by `Box::into_raw` in `start`, and free again.
                 self.recycle(unsafe { Box::from_raw(fiber) });
                 self.finish(task);
+            }
+        }
+    }
+
+    /// Runs a goroutine without a stack until it waits, gives way or ends.
+    fn step(&self, task: *mut Task, running: &Task) {
+        if !running.has_started() {
+            self.shared.counts.started.add_one();
+        }
+        running.set_home(self.shared);
+        self.current.set(task);
+        // SAFETY: the queue's reference is ours.
+        let went = unsafe { running.step() };
+        if self.generation != super::generation() {
+            host().forked_goroutine_ended();
+        }
+        self.current.set(ptr::null());
+        self.shared.counts.switches.add_one();
+        match went {
+            Step::Done => self.finish(task),
+            Step::Waiting if !running.waiter().is_waiting() => self.push_ready(task),
+            // If it leaves, whoever wakes it has its reference now; it may even run elsewhere.
+            Step::Waiting => {
+                if !running.leave() {
+                    self.make_next(task);
+                }
             }
         }
     }

@@ -13,7 +13,7 @@ pub(crate) use fiber::{Fiber, Switch};
 
 use crate::clock;
 use crate::sched::Shared;
-use crate::sync::{AtomicPtr, Ordering};
+use crate::sync::{AtomicPtr, AtomicU32, Ordering};
 use crate::waiter::{Kind, WaitReason, Waiter, Why};
 use std::cell::{Cell, UnsafeCell};
 use std::ptr::{self, NonNull};
@@ -36,6 +36,18 @@ pub struct JobVTable {
     pub no_stack: unsafe fn(*mut ()),
     /// The job will never run.
     pub drop: unsafe fn(*mut ()),
+    /// Runs it as far as it goes without waiting, on the worker's stack; consumes the data when it is done. A
+    /// job with this needs no stack of its own, and `run` is not called.
+    pub step: Option<unsafe fn(*mut ()) -> Step>,
+}
+
+/// How far a step of a goroutine without a stack has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// It waits for what it has begun to wait for; if that is nothing, it gives way to others.
+    Waiting,
+    /// It has ended.
+    Done,
 }
 
 // SAFETY: a Job is made from `Send` data only (`Job::new`), or its maker vouches for it (`from_raw`).
@@ -56,7 +68,7 @@ impl Job {
         struct Table<F>(std::marker::PhantomData<F>);
         impl<F: FnOnce() + 'static> Table<F> {
             const TABLE: &'static JobVTable =
-                &JobVTable { run: run::<F>, no_stack: discard::<F>, drop: discard::<F> };
+                &JobVTable { run: run::<F>, no_stack: discard::<F>, drop: discard::<F>, step: None };
         }
         Job { data: Box::into_raw(Box::new(body)).cast(), vtable: Table::<F>::TABLE }
     }
@@ -103,8 +115,11 @@ pub struct Task {
     home: AtomicPtr<Shared>,
     /// Its stack, while it is started and not finished. Home worker only.
     fiber: Cell<*mut Fiber>,
-    /// Taken by whoever starts it. Belongs to whoever holds the queue's reference.
+    /// Taken by whoever starts it, or by its last step. Belongs to whoever holds the queue's reference.
     job: UnsafeCell<Option<Job>>,
+    /// Without a stack: how it leaves its worker and comes back. [`LEFT`] and [`WOKEN`] are set by one side
+    /// each; who is second queues it.
+    wake: AtomicU32,
     /// What it waits for, and since when (on the coarse clock); of its last wait while it does not wait.
     reason: AtomicU8,
     object: AtomicUsize,
@@ -118,6 +133,11 @@ unsafe impl Sync for Task {}
 // SAFETY: as above; a Job is Send.
 unsafe impl Send for Task {}
 
+/// It waits and has left its worker: who wakes it queues it.
+const LEFT: u32 = 1;
+/// Its wait is over.
+const WOKEN: u32 = 2;
+
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
 impl Task {
@@ -125,12 +145,13 @@ impl Task {
         // Ordering: Relaxed. Only uniqueness matters.
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
         Arc::new(Task {
-            waiter: Waiter::new(Kind::Task),
+            waiter: Waiter::new(if job.vtable.step.is_some() { Kind::Stackless } else { Kind::Task }),
             id,
             next: AtomicPtr::new(ptr::null_mut()),
             home: AtomicPtr::new(ptr::null_mut()),
             fiber: Cell::new(ptr::null_mut()),
             job: UnsafeCell::new(Some(job)),
+            wake: AtomicU32::new(0),
             reason: AtomicU8::new(0),
             object: AtomicUsize::new(0),
             since: AtomicU64::new(0),
@@ -214,6 +235,65 @@ impl Task {
     pub(crate) unsafe fn take_job(&self) -> Option<Job> {
         // SAFETY: by the contract nobody else is here.
         unsafe { (*self.job.get()).take() }
+    }
+
+    /// Whether it runs on the stacks of the workers, step by step.
+    #[inline]
+    pub(crate) fn is_stackless(&self) -> bool {
+        self.waiter.kind() == Kind::Stackless
+    }
+
+    /// Runs the next step of a goroutine without a stack.
+    ///
+    /// # Safety
+    /// The caller holds the reference that the task's queue held.
+    pub(crate) unsafe fn step(&self) -> Step {
+        // SAFETY: by the contract nobody else is here; the job stays until it is done.
+        let Some(job) = (unsafe { &*self.job.get() }) else { return Step::Done };
+        let Some(step) = job.vtable.step else { return Step::Done };
+        // SAFETY: the job's data, not consumed before.
+        let went = unsafe { step(job.data) };
+        if went == Step::Done {
+            // SAFETY: as above; the step has consumed the data.
+            std::mem::forget(unsafe { self.take_job() });
+        }
+        went
+    }
+
+    /// It waits, and its step has returned. True: it has left the worker, and belongs to whoever wakes it;
+    /// false: it was woken meanwhile.
+    pub(crate) fn leave(&self) -> bool {
+        // Ordering: AcqRel. Release: whoever is handed the task sees all that its step did. Acquire: if it was
+        // woken, what the waker wrote into its node is seen.
+        self.wake.fetch_or(LEFT, Ordering::AcqRel) & WOKEN == 0
+    }
+
+    /// Its wait is over. True: it had left its worker, and the caller queues it; else the caller must not
+    /// touch it any more.
+    pub(crate) fn wake(&self) -> bool {
+        // Ordering: AcqRel, as in `leave`, the other way round.
+        self.wake.fetch_or(WOKEN, Ordering::AcqRel) & LEFT != 0
+    }
+
+    /// It has ended its wait itself.
+    pub(crate) fn wake_unqueued(&self) {
+        if self.wake() {
+            // It was parked, and somebody has taken its call away from it: nobody will ever run it again.
+            // SAFETY: the reference that was parked with it, which nobody else has.
+            drop(unsafe { Arc::from_raw(ptr::from_ref(self)) });
+        }
+    }
+
+    /// Whether the wait is over, and the waker done with it.
+    pub(crate) fn was_woken(&self) -> bool {
+        // Ordering: Acquire pairs with the Release in `wake`.
+        self.wake.load(Ordering::Acquire) & WOKEN != 0
+    }
+
+    /// Ready for another wait.
+    pub(crate) fn forget_wake(&self) {
+        // Ordering: Relaxed. Neither side uses the word until the next wait begins.
+        self.wake.store(0, Ordering::Relaxed);
     }
 
     /// It is about to wait.
