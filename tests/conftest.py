@@ -6,10 +6,14 @@ import gc
 import random
 import signal
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import goslings
 import pytest
+from goslings import go
+from helpers import SECONDS
 
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     # Started in the background, where shells have it ignored: programs that the tests interrupt would inherit that.
@@ -67,3 +71,26 @@ def rng() -> random.Random:
     seed = int(os.environ.get("GOSLINGS_SEED", "0")) or random.SystemRandom().randrange(1, 2**32)
     print(f"GOSLINGS_SEED={seed}")
     return random.Random(seed)
+
+
+def by_goroutine(fn: Callable[[], Any]) -> Callable[[], Any]:
+    return go(fn).result
+
+
+def by_thread(fn: Callable[[], Any]) -> Callable[[], Any]:
+    answer: list[Any] = []
+    thread = threading.Thread(target=lambda: answer.append(fn()))
+    thread.start()
+
+    def result() -> Any:
+        thread.join(SECONDS)
+        return answer[0]
+
+    return result
+
+
+@pytest.fixture(params=[by_goroutine, by_thread], ids=["goroutine", "thread"])
+def start(request: pytest.FixtureRequest) -> Callable[[Callable[[], Any]], Callable[[], Any]]:
+    """Starts a function, as a goroutine or a thread; what it returns waits for the result."""
+    starter: Callable[[Callable[[], Any]], Callable[[], Any]] = request.param
+    return starter

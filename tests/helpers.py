@@ -13,6 +13,9 @@ from typing import Any
 import goslings
 from goslings import Goroutine, go
 
+Park = Callable[[Any], Any]
+"""What waits and then returns its argument."""
+
 FREE_THREADED = not sys._is_gil_enabled()
 SECONDS = 20.0
 """How long a condition may take to come true before a test fails: far more than it needs."""
@@ -42,6 +45,17 @@ def state(goroutine: Goroutine[Any]) -> str:
 WAITING = {"chan receive", "chan send", "select", "select (no cases)", "sleep"}
 
 
+MUTEX, RLOCK, LOCK = "sync.Mutex.Lock", "sync.RWMutex.RLock", "sync.RWMutex.Lock"
+GROUP, COND, ACQUIRE = "sync.WaitGroup.Wait", "sync.Cond.Wait", "semacquire"
+EVENT, BARRIER = "event wait", "barrier wait"
+
+
+def waits(goroutine: Goroutine[Any], reason: str) -> Goroutine[Any]:
+    """Waits until it waits there: by then it is in the queue."""
+    until(lambda: state(goroutine) == reason)
+    return goroutine
+
+
 def parked(*goroutines: Goroutine[Any]) -> None:
     """Waits until each of them waits for something: by then it is in the queue of what it waits on."""
     for goroutine in goroutines:
@@ -60,6 +74,15 @@ def park_one_by_one(functions: Iterable[Callable[[], object]]) -> list[Goroutine
 def results(goroutines: Iterable[Goroutine[Any]]) -> list[Any]:
     """What all of them returned."""
     return [goroutine.result(SECONDS) for goroutine in goroutines]
+
+
+def churn() -> None:
+    """Uses memory that was freed too early for something else."""
+    for size in range(1, 60):
+        for _ in range(20):
+            exec("def f():\n    return [f]\n", {})
+            bytearray(size * 16)
+            type("T", (), {})
 
 
 def start_child(code: str, *, env: dict[str, str] | None = None) -> subprocess.Popen[str]:
