@@ -82,6 +82,35 @@ print(interrupted, goroutine.result())
     assert out == "10 for the goroutine\n"
 
 
+def test_a_signal_that_interrupts_no_sleep_is_noticed_soon() -> None:
+    # One that comes after the interpreter looked for signals and before the sleep ends no system call, and no more
+    # does one that another thread has caught: as if it came from `interrupt_main`.
+    out = check_child(
+        """
+        import _thread, threading, time
+        from goslings import chan, recv, select, send, sleep
+        never = chan()
+        waits = [never.recv, lambda: select(recv(never), send(never, 1)), lambda: sleep(60), lambda: never.recv(30)]
+        for wait in waits:
+            ready = chan()
+            def interrupt():
+                ready.recv()
+                time.sleep(0.05)
+                _thread.interrupt_main()
+            thread = threading.Thread(target=interrupt)
+            thread.start()
+            try:
+                ready.send(None)
+                started = time.monotonic()
+                wait()
+            except KeyboardInterrupt:
+                print("soon" if time.monotonic() - started < 20 else "late")
+            thread.join()
+        """
+    )
+    assert out == "soon\n" * 4
+
+
 def test_ctrl_c_while_values_arrive_loses_and_doubles_none() -> None:
     out = check_child(
         f"""

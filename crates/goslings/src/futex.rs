@@ -5,8 +5,42 @@
 //! owner has gone on and its stack frame is dead; at worst someone else wakes once too often, and every
 //! sleeper here re-reads its word in a loop.
 
-use crate::clock::Deadline;
+use crate::clock::{Deadline, now};
 use crate::sync::AtomicU32;
+
+/// Sleeping in slices, for a thread that runs signal handlers. A signal that comes after the interpreter looked
+/// for one and before the sleep interrupts nothing: it is found when the slice is over. Only the main
+/// thread runs handlers; the others sleep until they are woken.
+pub(crate) struct Slices {
+    /// How long the next one is, in nanoseconds; None on a thread that hears no signals.
+    next: Option<u64>,
+}
+
+/// The first slice; each further one is twice as long, up to [`LONGEST_NS`].
+const FIRST_NS: u64 = 1_000_000;
+const LONGEST_NS: u64 = 1_000_000_000;
+
+impl Slices {
+    pub(crate) fn new() -> Slices {
+        Slices { next: hears_signals().then_some(FIRST_NS) }
+    }
+
+    /// As [`wait`]; also ends as if by a signal when a slice is over.
+    pub(crate) fn wait(&mut self, word: &AtomicU32, expected: u32, deadline: Option<Deadline>) -> Woken {
+        let Some(slice) = self.next else { return wait(word, expected, deadline) };
+        let over = Deadline(now().0.saturating_add(slice));
+        if deadline.is_some_and(|at| at <= over) {
+            return wait(word, expected, deadline);
+        }
+        match wait(word, expected, Some(over)) {
+            Woken::Time => {
+                self.next = Some((slice * 2).min(LONGEST_NS));
+                Woken::Signal
+            }
+            other => other,
+        }
+    }
+}
 
 /// Why a sleep ended. All three may be spurious: look at the word again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +86,16 @@ mod system {
         }
     }
 
+    /// Whether this is the process's first thread. Asked once a thread: in the child of a thread that forks
+    /// the answer stays no, and a signal is then noticed only if it comes during a sleep.
+    pub(crate) fn hears_signals() -> bool {
+        std::thread_local! {
+            // SAFETY: takes nothing and cannot fail.
+            static FIRST: bool = u32::try_from(unsafe { libc::gettid() }) == Ok(std::process::id());
+        }
+        FIRST.with(|&first| first)
+    }
+
     /// Wakes one thread that sleeps on the word at `address`, which need not exist any more.
     pub(crate) fn wake(address: *const AtomicU32) {
         // SAFETY: FUTEX_WAKE only uses the address as a key; the kernel reads nothing there.
@@ -86,6 +130,10 @@ mod system {
         Woken::Called
     }
 
+    pub(crate) fn hears_signals() -> bool {
+        false
+    }
+
     pub(crate) fn wake(_address: *const AtomicU32) {
         drop(SLEEPERS.0.lock());
         SLEEPERS.1.notify_all();
@@ -118,10 +166,16 @@ mod system {
         Woken::Called
     }
 
+    /// Each sleep is a slice already.
+    pub(crate) fn hears_signals() -> bool {
+        false
+    }
+
     pub(crate) fn wake(_address: *const AtomicU32) {
         drop(SLEEPERS.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
         SLEEPERS.1.notify_all();
     }
 }
 
+use system::hears_signals;
 pub(crate) use system::{wait, wake};

@@ -359,10 +359,10 @@ impl ThreadWaiter {
             let _ = self.word.load(Ordering::Acquire);
             return false;
         }
-        let state = host().detach();
+        let (state, mut slices) = (host().detach(), futex::Slices::new());
         // Ordering: Acquire pairs with the Release swap in `wake`.
         while self.word.load(Ordering::Acquire) != WOKEN {
-            match futex::wait(&self.word, ASLEEP, deadline) {
+            match slices.wait(&self.word, ASLEEP, deadline) {
                 futex::Woken::Called => {}
                 futex::Woken::Time => {
                     if deadline.is_some_and(|at| at.left().is_zero()) {
