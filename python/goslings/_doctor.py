@@ -24,7 +24,14 @@ __all__ = ["main"]
 PACKAGES = ("numpy", "pandas", "scikit-learn", "joblib", "gevent", "greenlet", "uvloop", "ipykernel")
 """Their versions matter when something is reported; they are looked up, not imported."""
 
-VARIABLES = ("GOSLINGS_PROCS", "GOSLINGS_STACK_KB", "GOSLINGS_BLOCKING", "GOSLINGS_PANIC", "PYTHON_GIL")
+VARIABLES = (
+    "GOSLINGS_PROCS",
+    "GOSLINGS_SLICE_MS",
+    "GOSLINGS_STACK_KB",
+    "GOSLINGS_BLOCKING",
+    "GOSLINGS_PANIC",
+    "PYTHON_GIL",
+)
 GOROUTINES = 1000
 ROUNDS = 3000
 TIMES = 7

@@ -24,7 +24,9 @@ __all__ = [
     "_after_fork_child",
     "_after_fork_parent",
     "_before_fork",
+    "_held",
     "_kernel",
+    "_set_slice_ms",
     "_start_default",
     "_stats",
     "_stop",
@@ -611,7 +613,13 @@ class AtomicInt:
 def _start_default(procs: int) -> None:
     """The number of workers before anything is started; for `goslings` itself."""
 
-def _stats() -> dict[str, int]:
+def _set_slice_ms(ms: int) -> None:
+    """How long a goroutine may have its worker while others wait, in milliseconds; 0: no matter how long."""
+
+def _held() -> list[tuple[int, float]]:
+    """The goroutines that have held their workers for longer than a slice: pairs of a number and of seconds."""
+
+def _stats() -> dict[str, Any]:
     """The runtime's counters, as a dict."""
 
 def _kernel() -> dict[str, Any]:

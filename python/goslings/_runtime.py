@@ -57,6 +57,9 @@ def install() -> None:
     """Registers with the interpreter; called once, at import."""
     setting("GOSLINGS_STACK_KB", 192, 1024 * 1024)  # read by the runtime, when it needs the first stack
     _goslings._start_default(_default_procs())
+    slice_ms = setting("GOSLINGS_SLICE_MS", 0, 3_600_000)
+    if slice_ms is not None:
+        _goslings._set_slice_ms(slice_ms)
     _imports.install()
     # Registered early, so it runs late: after the functions that programs register.
     atexit.register(_goslings._stop)

@@ -17,6 +17,8 @@ class Stats:
     """How many workers take new goroutines: `gomaxprocs()`."""
     workers: int
     """Worker threads that exist."""
+    spares: int
+    """Those of them that are more than `procs`: brought up because others were held, or left over."""
     goroutines: int
     """Goroutines that exist: running, ready, parked or not started yet."""
     spawned: int
@@ -31,6 +33,12 @@ class Stats:
     """Times that a worker took goroutines from another."""
     sleeps: int
     """Times that a worker went to sleep."""
+    preemptions: int
+    """Times that a goroutine that computed was made to let others run."""
+    held: int
+    """Workers that one goroutine has held for longer than a slice (GOSLINGS_SLICE_MS) now."""
+    longest_hold: float
+    """The longest time that a goroutine has been seen to hold its worker, in seconds."""
     timers: int
     """Timers that are set, sleeping goroutines and timeouts included."""
     stacks: int

@@ -34,6 +34,7 @@
 #include "internal/pycore_tstate.h"
 #include "internal/pycore_frame.h"
 #include "internal/pycore_runtime.h"
+#include "internal/pycore_pystate.h"     /* _Py_THREAD_DETACHED */
 #if PY_VERSION_HEX >= 0x030E0000
 #  include "internal/pycore_interpframe.h"
 #  include "internal/pycore_pythonrun.h"
@@ -104,6 +105,7 @@ typedef struct gs_area {
 } gs_area;
 
 struct gs_worker {
+    PyThreadState *tstate;
     slice base;
 #if HIDDEN_FRAMES
     PyThreadState *hidden;
@@ -303,16 +305,17 @@ gs_layout_problem(void)
     return NULL;
 }
 
-/* The calling thread, attached, becomes a worker. 0, or -1 with an exception set. */
-int
+/* The calling thread, attached, becomes a worker. NULL: an exception is set. */
+gs_worker *
 gs_worker_start(void)
 {
     gs_worker *worker = PyMem_RawCalloc(1, sizeof(gs_worker));
     if (worker == NULL) {
         PyErr_NoMemory();
-        return -1;
+        return NULL;
     }
     PyThreadState *ts = PyThreadState_Get();
+    worker->tstate = ts;
     take(ts, &worker->base);
 #if HIDDEN_FRAMES
     /* Made after the thread's own state, so that whoever looks a thread up by its number (the queues of
@@ -320,12 +323,31 @@ gs_worker_start(void)
     worker->hidden = PyThreadState_New(ts->interp);
     if (worker->hidden == NULL) {
         PyErr_NoMemory();
-        return -1;
+        return NULL;
     }
     worker->hidden->thread_id = (unsigned long)(uintptr_t)worker->hidden; /* nobody's; 0 would mean freed */
 #endif
     this_worker = worker;
-    return 0;
+    return worker;
+}
+
+/* Whether that worker's thread is surely in a call that has let go of the interpreter. Called from anywhere, not
+ * attached; the worker's thread must not end meanwhile. */
+int
+gs_worker_is_out(gs_worker *worker)
+{
+    PyThreadState *ts = worker->tstate;
+    if (_Py_atomic_load_int_relaxed(&ts->state) != _Py_THREAD_DETACHED) {
+        return 0;
+    }
+    /* Who waits for the GIL has also let go. But that lasts only while somebody holds it. */
+    struct _gil_runtime_state *gil = ts->interp->ceval.gil;
+#ifdef Py_GIL_DISABLED
+    if (!_Py_atomic_load_int_relaxed(&gil->enabled)) {
+        return 1;
+    }
+#endif
+    return !_Py_atomic_load_int_relaxed(&gil->locked);
 }
 
 /* A new goroutine: a stack from `low` up to `base`, and memory for its first frames from there to `end`. */

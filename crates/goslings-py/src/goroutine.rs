@@ -643,6 +643,20 @@ pub(crate) fn start_default(procs: usize) {
     goslings::set_default_procs(procs);
 }
 
+/// How long a goroutine may have its worker while others wait, in milliseconds; 0: no matter how long.
+#[pyfunction]
+#[pyo3(name = "_set_slice_ms")]
+pub(crate) fn set_slice_ms(ms: u64) {
+    goslings::set_slice(ms.saturating_mul(1_000_000));
+}
+
+/// The goroutines that have held their workers for longer than a slice: pairs of a number and of seconds.
+#[pyfunction]
+#[pyo3(name = "_held")]
+pub(crate) fn held() -> Vec<(u64, f64)> {
+    goslings::held().into_iter().map(|hold| (hold.goroutine, hold.held_ns as f64 / 1e9)).collect()
+}
+
 /// How many goroutines exist: running, ready, parked or not started yet.
 #[pyfunction]
 pub(crate) fn num_goroutine() -> u64 {
@@ -657,6 +671,7 @@ pub(crate) fn stats(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     let dict = PyDict::new(py);
     dict.set_item("procs", stats.procs)?;
     dict.set_item("workers", stats.workers)?;
+    dict.set_item("spares", stats.workers.saturating_sub(stats.procs))?;
     dict.set_item("goroutines", stats.goroutines)?;
     dict.set_item("spawned", stats.spawned)?;
     dict.set_item("started", stats.started)?;
@@ -664,6 +679,9 @@ pub(crate) fn stats(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     dict.set_item("switches", stats.switches)?;
     dict.set_item("stolen", stats.stolen)?;
     dict.set_item("sleeps", stats.sleeps)?;
+    dict.set_item("preemptions", stats.preemptions)?;
+    dict.set_item("held", stats.held)?;
+    dict.set_item("longest_hold", stats.longest_hold_ns as f64 / 1e9)?;
     dict.set_item("timers", stats.timers)?;
     dict.set_item("stacks", stats.stacks)?;
     Ok(dict)

@@ -15,13 +15,18 @@ unsafe extern "C" {
     fn gs_area_size() -> usize;
     fn gs_stack_kb() -> usize;
     fn gs_layout_problem() -> *const c_char;
-    fn gs_worker_start() -> c_int;
+    fn gs_worker_start() -> *mut Worker;
+    fn gs_worker_is_out(worker: *mut Worker) -> c_int;
     fn gs_enter(area: *mut Area, low: usize, base: usize, end: usize);
     fn gs_leave(area: *mut Area);
     fn gs_caller(offset: *mut c_int) -> *mut ffi::PyObject;
     fn gs_has_context() -> c_int;
     fn PyCode_Addr2Line(code: *mut ffi::PyObject, offset: c_int) -> c_int;
 }
+
+/// A worker thread, as the C file knows it.
+#[repr(C)]
+struct Worker([u8; 0]);
 
 /// Functions that may wait for the interpreter, and so find that it has come to its end: 3.13 unwinds the
 /// thread then (see [`Hang`]).
@@ -90,16 +95,28 @@ impl Host for Interpreter {
     }
 
     #[expect(clippy::disallowed_methods, reason = "the one place")]
-    fn worker(&self, run: &mut dyn FnMut()) {
+    fn worker(&self, run: &mut dyn FnMut(usize)) {
         Python::attach(|py| {
             // SAFETY: attached, on a new thread.
-            if unsafe { gs_worker_start() } != 0 {
+            let worker = unsafe { gs_worker_start() };
+            if worker.is_null() {
                 PyErr::take(py).inspect(|error| error.print(py));
                 fatal("a worker could not set up its thread state");
             }
-            run();
+            run(worker.expose_provenance());
         });
     }
+
+    fn is_out(&self, worker: usize) -> bool {
+        // SAFETY: a number that `worker` gave, of a thread that the runtime keeps from ending meanwhile.
+        unsafe { gs_worker_is_out(std::ptr::with_exposed_provenance_mut(worker)) != 0 }
+    }
+
+    fn interrupt(&self, _worker: usize, _times: u32) {}
+
+    fn interrupt_nobody(&self) {}
+
+    fn warn_held(&self, _worker: usize, _goroutine: u64, _held_ns: u64) {}
 
     unsafe fn enter(&self, area: *mut Area, stack: StackBounds) {
         // SAFETY: the runtime's contract is the C function's; its size was checked at import.

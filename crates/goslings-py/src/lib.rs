@@ -36,7 +36,8 @@ mod module {
     use crate::event::Event;
     #[pymodule_export]
     use crate::goroutine::{
-        Goroutine, current, go, goexit, gomaxprocs, gosched, num_goroutine, start_default, stats,
+        Goroutine, current, go, goexit, gomaxprocs, gosched, held, num_goroutine, set_slice_ms,
+        start_default, stats,
     };
     #[pymodule_export]
     use crate::host::{after_fork_child, after_fork_parent, before_fork, kernel, stop};

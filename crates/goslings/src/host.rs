@@ -34,8 +34,20 @@ pub trait Host: Sync {
     /// A signal interrupted this (detached) thread's sleep. Runs what handlers there are and returns
     /// whether one raised; the thread is detached again on return.
     fn signalled(&self, state: usize) -> bool;
-    /// A new worker thread has started: attaches it and calls `run`, which never returns.
-    fn worker(&self, run: &mut dyn FnMut());
+    /// A new worker thread has started: attaches it and calls `run`, which never returns, with a number other than 0
+    /// that the functions below will know the thread by.
+    fn worker(&self, run: &mut dyn FnMut(usize));
+    /// Whether the goroutine that runs on that worker is in a call that has let go of the interpreter. When in doubt,
+    /// no. Called with a lock held, from a thread that is not attached: only looks.
+    fn is_out(&self, worker: usize) -> bool;
+    /// Sees to it that the goroutine that runs on that worker soon calls [`take_request`](crate::take_request), and
+    /// yields if that says so; if possible. Called the `times`-th time for the same turn of it, by one thread that is
+    /// not attached.
+    fn interrupt(&self, worker: usize, times: u32);
+    /// No goroutine is to be interrupted any more; called as `interrupt` is.
+    fn interrupt_nobody(&self);
+    /// Goroutine number `goroutine` has held that worker for `held_ns` while others waited. Called as `interrupt` is.
+    fn warn_held(&self, worker: usize, goroutine: u64, held_ns: u64);
     /// A goroutine is about to run for the first time on this thread.
     ///
     /// # Safety
@@ -75,8 +87,16 @@ impl Host for PlainHost {
     fn signalled(&self, _state: usize) -> bool {
         false
     }
-    fn worker(&self, run: &mut dyn FnMut()) {
-        run();
+    fn worker(&self, run: &mut dyn FnMut(usize)) {
+        run(1);
+    }
+    fn is_out(&self, _worker: usize) -> bool {
+        false
+    }
+    fn interrupt(&self, _worker: usize, _times: u32) {}
+    fn interrupt_nobody(&self) {}
+    fn warn_held(&self, _worker: usize, goroutine: u64, held_ns: u64) {
+        eprintln!("goslings: goroutine {goroutine} has held its worker for {} ms", held_ns / 1_000_000);
     }
     unsafe fn enter(&self, _area: *mut Area, _stack: StackBounds) {}
     unsafe fn leave(&self, _area: *mut Area) {}

@@ -54,8 +54,9 @@ pub use host::{AREA_SIZE, Area, Host, PlainHost, StackBounds, set_host};
 pub use mutex::{Mutex, NotLocked};
 pub use rwmutex::RwMutex;
 pub use sched::{
-    NoThread, PROCS_MAX, Stats, after_fork_child, after_fork_parent, before_fork, current, procs,
-    set_default_procs, set_procs, spawn, spawn_with, stats, stop, with_current, yield_now,
+    Held, NoThread, PROCS_MAX, Stats, after_fork_child, after_fork_parent, anybody_is_asked, before_fork,
+    current, held, procs, set_default_procs, set_procs, set_slice, set_warn_held, spawn, spawn_with, stats,
+    stop, take_request, with_current, yield_now,
 };
 pub use select::{Case, SelectError, Selected, select};
 pub use semaphore::{AcquireError, Semaphore, TooMany};

@@ -42,6 +42,12 @@ impl Bed {
         self.word.store(AWAKE, Ordering::Relaxed);
     }
 
+    /// Whether the worker sleeps, or is about to, or was called and will say that it is up.
+    pub(crate) fn is_taken(&self) -> bool {
+        // Ordering: Relaxed. Ordered by the fences of `Monitor::doze` and `Monitor::ring`.
+        self.word.load(Ordering::Relaxed) != AWAKE
+    }
+
     /// Wakes the worker if it sleeps. Call after the work was queued.
     pub(crate) fn wake(&self) {
         // Ordering: SeqCst fence, pairs with the one in `announce`.
@@ -105,6 +111,12 @@ impl Idle {
             }
             None => false,
         }
+    }
+
+    /// Whether nobody sleeps and nobody looks, who could take new work. May be a moment old.
+    pub(crate) fn nobody_is_free(&self) -> bool {
+        // Ordering: Relaxed. A hint.
+        self.searching.load(Ordering::Relaxed) == 0 && self.sleeping.load(Ordering::Relaxed) == 0
     }
 
     pub(crate) fn start_searching(&self) {

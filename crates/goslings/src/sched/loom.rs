@@ -1,6 +1,7 @@
 //! Models of the inbox and of how workers sleep: work that was brought is always found.
 
 use super::idle::{Bed, Idle};
+use super::monitor::Monitor;
 use super::runq::Inbox;
 use super::worker::Shared;
 use crate::sync::{AtomicU32, Ordering, model};
@@ -131,6 +132,7 @@ fn shared() -> &'static Shared {
         bed: Bed::new(),
         stealer: deque.stealer(),
         counts: super::worker::Counts::default(),
+        watch: super::monitor::Watch::new(),
     }))
 }
 
@@ -158,5 +160,38 @@ fn two_pieces_of_work_find_two_workers() {
         for thread in threads {
             thread.join().expect("no panic");
         }
+    });
+}
+
+#[test]
+fn the_monitor_does_not_sleep_beside_a_worker_that_is_up() {
+    model(0, || {
+        let shared = Arc::new((Monitor::new(), Bed::new()));
+        let worker = Arc::clone(&shared);
+        shared.1.announce();
+        let thread = thread::spawn(move || {
+            worker.1.rise();
+            worker.0.ring();
+        });
+        // Returns only when somebody is up; a lost ring is a deadlock, which loom reports.
+        shared.0.doze(std::iter::once(&shared.1));
+        thread.join().expect("no panic");
+    });
+}
+
+#[test]
+fn a_worker_that_gets_up_while_another_lies_down_is_seen() {
+    model(0, || {
+        let shared = Arc::new((Monitor::new(), Bed::new(), Bed::new()));
+        shared.1.announce();
+        let (up, down) = (Arc::clone(&shared), Arc::clone(&shared));
+        let up = thread::spawn(move || {
+            up.1.rise();
+            up.0.ring();
+        });
+        let down = thread::spawn(move || down.2.announce());
+        shared.0.doze([&shared.1, &shared.2].into_iter());
+        up.join().expect("no panic");
+        down.join().expect("no panic");
     });
 }

@@ -6,9 +6,11 @@
 mod idle;
 #[cfg(all(test, loom))]
 mod loom;
+mod monitor;
 mod runq;
 mod worker;
 
+pub use monitor::Held;
 pub(crate) use worker::Shared;
 
 use crate::clock::Deadline;
@@ -18,6 +20,7 @@ use crate::timer::{Entry, Timers};
 use crate::waiter::Why;
 use crossbeam_deque::Injector;
 use idle::Idle;
+use monitor::Monitor;
 use std::pin::pin;
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
@@ -32,8 +35,11 @@ pub(crate) struct Runtime {
     injector: Injector<Fresh>,
     idle: Idle,
     pub(crate) timers: Timers,
-    /// How many workers take goroutines that have not started.
+    pub(crate) monitor: Monitor,
+    /// How many workers are to take goroutines that have not started: see `set_procs`.
     procs: AtomicUsize,
+    /// The first so many workers take them; more than `procs` while some of these are away. Written under `growing`.
+    takers: AtomicUsize,
     /// How many exist; the first so many places of `workers` are set.
     count: AtomicUsize,
     /// How many of them have attached.
@@ -58,15 +64,20 @@ pub(crate) fn generation() -> u32 {
     GENERATION.load(Ordering::Relaxed)
 }
 
-fn runtime() -> &'static Runtime {
-    // Ordering: Acquire pairs with the Release exchange below: the runtime is fully built.
+/// The runtime, if somebody has used it.
+fn existing() -> Option<&'static Runtime> {
+    // Ordering: Acquire pairs with the Release exchange in `runtime`: it is fully built.
     let found = RUNTIME.load(Ordering::Acquire);
     // SAFETY: never freed once stored.
-    if let Some(runtime) = unsafe { found.as_ref() } {
+    unsafe { found.as_ref() }
+}
+
+fn runtime() -> &'static Runtime {
+    if let Some(runtime) = existing() {
         return runtime;
     }
     let made = Box::into_raw(Box::new(Runtime::new()));
-    // Ordering: AcqRel: publishes ours, or sees the other's.
+    // Ordering: AcqRel, pairs with the Acquire in `existing`: publishes ours, or sees the other's.
     match RUNTIME.compare_exchange(ptr::null_mut(), made, Ordering::AcqRel, Ordering::Acquire) {
         // SAFETY: just made, and never freed.
         Ok(_) => unsafe { &*made },
@@ -250,15 +261,9 @@ pub fn procs() -> usize {
 pub fn set_procs(procs: usize) -> usize {
     let procs = procs.clamp(1, PROCS_MAX);
     let runtime = runtime();
-    // Ordering: Relaxed. A number read by workers when they look for work.
+    // Ordering: Relaxed. A number that `refresh_takers` reads.
     let before = runtime.procs.swap(procs, Ordering::Relaxed);
-    for index in before.min(procs)..runtime.worker_count() {
-        // Those who are one too many leave the list of sleepers, the others enter it again.
-        if let Some(shared) = runtime.worker(index) {
-            shared.bed.wake();
-        }
-    }
-    runtime.work_for_anybody();
+    runtime.refresh_takers();
     before
 }
 
@@ -266,6 +271,47 @@ pub fn set_procs(procs: usize) -> usize {
 pub fn set_default_procs(procs: usize) {
     // Ordering: Relaxed. Set at start, by the host.
     PROCS_ASKED.store(procs.clamp(1, PROCS_MAX), Ordering::Relaxed);
+}
+
+/// Sets how long a goroutine may have its worker while others wait, before it is asked to let them run and a spare
+/// worker is brought up: a whole number of nanoseconds, 0 for as long as it likes. Default: 10 ms.
+pub fn set_slice(nanoseconds: u64) {
+    monitor::set_slice_ns(nanoseconds);
+    if let Some(runtime) = existing() {
+        if runtime.worker_count() > 0 {
+            runtime.monitor.start(runtime);
+        }
+        runtime.monitor.ring();
+    }
+}
+
+/// Has the host told of each goroutine that has held its worker for so long while others waited; 0: never.
+pub fn set_warn_held(nanoseconds: u64) {
+    monitor::set_warn_ns(nanoseconds);
+}
+
+/// The goroutines that have held their workers for longer than a slice.
+#[must_use]
+pub fn held() -> Vec<Held> {
+    existing().map_or_else(Vec::new, monitor::held)
+}
+
+/// For the host, in a goroutine that it has interrupted: whether the goroutine is to let others run now, by
+/// [`yield_now`]. True once for each request.
+#[must_use]
+pub fn take_request() -> bool {
+    let Some(worker) = worker::current() else { return false };
+    let asked = !worker.current_task().is_null() && worker.shared.take_request();
+    if asked {
+        worker.shared.counts.preemptions.add_one();
+    }
+    asked
+}
+
+/// Whether a goroutine is asked to let others run, and has not answered yet.
+#[must_use]
+pub fn anybody_is_asked() -> bool {
+    existing().is_some_and(Runtime::anybody_is_asked)
 }
 
 /// Numbers about the runtime, each counted since it was made.
@@ -281,6 +327,9 @@ pub struct Stats {
     pub switches: u64,
     pub stolen: u64,
     pub sleeps: u64,
+    pub preemptions: u64,
+    pub held: usize,
+    pub longest_hold_ns: u64,
     pub timers: usize,
     pub stacks: usize,
 }
@@ -288,15 +337,14 @@ pub struct Stats {
 /// Reads the counters; they are not of one instant.
 #[must_use]
 pub fn stats() -> Stats {
-    // Ordering: Acquire, as in `runtime`.
-    let found = RUNTIME.load(Ordering::Acquire);
-    // SAFETY: never freed once stored.
-    let Some(runtime) = (unsafe { found.as_ref() }) else { return Stats::default() };
+    let Some(runtime) = existing() else { return Stats::default() };
     let mut stats = Stats {
         procs: runtime.procs(),
         workers: runtime.worker_count(),
         // Ordering: Relaxed. A number for people to read.
         spawned: runtime.injected.load(Ordering::Relaxed),
+        held: monitor::held(runtime).len(),
+        longest_hold_ns: runtime.monitor.longest_ns(),
         timers: runtime.timers.len(),
         stacks: crate::task::stack::mapped(),
         ..Stats::default()
@@ -311,6 +359,7 @@ pub fn stats() -> Stats {
         stats.switches += shared.counts.switches.get();
         stats.stolen += shared.counts.stolen.get();
         stats.sleeps += shared.counts.sleeps.get();
+        stats.preemptions += shared.counts.preemptions.get();
     }
     stats.goroutines = stats.spawned.saturating_sub(stats.finished);
     stats
@@ -320,10 +369,7 @@ pub fn stats() -> Stats {
 /// attached; waits for workers whose thread is still on its way to the interpreter, which must not find it
 /// gone.
 pub fn stop() {
-    // Ordering: Acquire, as in `runtime`.
-    let found = RUNTIME.load(Ordering::Acquire);
-    // SAFETY: never freed once stored.
-    let Some(runtime) = (unsafe { found.as_ref() }) else { return };
+    let Some(runtime) = existing() else { return };
     // Ordering: Relaxed. Sleepers stay asleep; the others read it before each goroutine.
     runtime.stopping.store(true, Ordering::Relaxed);
     // Whoever is adding a worker has added it after this; nobody adds another.
@@ -332,6 +378,7 @@ pub fn stop() {
     while runtime.arrived.load(Ordering::Acquire) < runtime.worker_count() {
         yield_now();
     }
+    runtime.monitor.leave_host();
 }
 
 /// To be called before `fork`, attached: waits until no unattached thread is inside the runtime.
@@ -367,7 +414,9 @@ impl Runtime {
             injector: Injector::new(),
             idle: Idle::new(),
             timers: Timers::new(),
+            monitor: Monitor::new(),
             procs: AtomicUsize::new(procs.min(PROCS_MAX)),
+            takers: AtomicUsize::new(procs.min(PROCS_MAX)),
             count: AtomicUsize::new(0),
             arrived: AtomicUsize::new(0),
             workers: (0..PROCS_MAX).map(|_| OnceLock::new()).collect(),
@@ -381,6 +430,52 @@ impl Runtime {
     fn procs(&self) -> usize {
         // Ordering: Relaxed. See `set_procs`.
         self.procs.load(Ordering::Relaxed)
+    }
+
+    /// How many workers take goroutines that have not started: those before this index.
+    #[inline]
+    fn takers(&self) -> usize {
+        // Ordering: Relaxed. A number read by workers when they look for work; who sleeps is woken to read it.
+        self.takers.load(Ordering::Relaxed)
+    }
+
+    /// Finds out anew how many that are: so many that `procs` of them are not away.
+    #[cold]
+    fn refresh_takers(&'static self) {
+        let (before, after) = {
+            let _growing = self.growing.lock();
+            let after = self.count_takers();
+            // Ordering: Relaxed. See `takers`.
+            (self.takers.swap(after, Ordering::Relaxed), after)
+        };
+        if before == after {
+            return;
+        }
+        for index in before.min(after)..self.worker_count() {
+            // Those who are one too many leave the list of sleepers, the others enter it again.
+            if let Some(shared) = self.worker(index) {
+                shared.bed.wake();
+            }
+        }
+        self.work_for_anybody();
+    }
+
+    fn count_takers(&self) -> usize {
+        let mut here = 0;
+        for index in 0..PROCS_MAX {
+            let away = self.worker(index).is_some_and(|shared| shared.watch.is_away());
+            here += usize::from(!away);
+            if here == self.procs() {
+                return index + 1;
+            }
+        }
+        PROCS_MAX
+    }
+
+    fn anybody_is_asked(&self) -> bool {
+        (0..self.worker_count())
+            .filter_map(|index| self.worker(index))
+            .any(|shared| shared.watch.running() != 0 && shared.is_asked())
     }
 
     #[inline]
@@ -409,7 +504,7 @@ impl Runtime {
     /// A goroutine that anybody may start was queued: see that somebody looks for it.
     #[inline]
     fn work_for_anybody(&'static self) {
-        if !self.idle.notify() && self.worker_count() < self.procs() {
+        if !self.idle.notify() && self.worker_count() < self.takers() {
             // Without a thread more those that exist must do.
             let _ = self.grow();
         }
@@ -426,7 +521,7 @@ impl Runtime {
     fn grow(&'static self) -> Result<(), NoThread> {
         let _growing = self.growing.lock();
         let index = self.worker_count();
-        if index >= self.procs() || self.is_stopping() {
+        if index >= self.takers() || self.is_stopping() {
             return Ok(());
         }
         let worker: &'static Worker = Box::leak(Box::new(Worker::new(self, index)));
@@ -445,6 +540,8 @@ impl Runtime {
         let _ = self.workers[index].set(worker.shared);
         // Ordering: Release pairs with the Acquire load in `worker_count`.
         self.count.store(index + 1, Ordering::Release);
+        self.monitor.start(self);
+        self.monitor.ring();
         Ok(())
     }
 }

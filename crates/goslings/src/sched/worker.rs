@@ -7,6 +7,7 @@
 
 use super::Runtime;
 use super::idle::Bed;
+use super::monitor::Watch;
 use super::runq::Inbox;
 use crate::clock::{self, now};
 use crate::host::host;
@@ -47,6 +48,7 @@ pub(crate) struct Shared {
     pub(crate) bed: Bed,
     pub(crate) stealer: Stealer<Fresh>,
     pub(crate) counts: Counts,
+    pub(crate) watch: Watch,
 }
 
 /// Written by one thread, read by anybody.
@@ -58,6 +60,7 @@ pub(crate) struct Counts {
     pub(crate) switches: Count,
     pub(crate) stolen: Count,
     pub(crate) sleeps: Count,
+    pub(crate) preemptions: Count,
 }
 
 /// A counter that only its owner advances.
@@ -128,6 +131,7 @@ impl Worker {
             bed: Bed::new(),
             stealer: fresh.stealer(),
             counts: Counts::default(),
+            watch: Watch::new(),
         }));
         Worker {
             runtime,
@@ -157,7 +161,10 @@ impl Worker {
     /// The thread's life. Counted as searching from the start.
     pub(super) fn run(&'static self) {
         WORKER.with(|worker| worker.set(self));
-        host().worker(&mut || self.work());
+        host().worker(&mut |handle| {
+            self.shared.watch.set_handle(handle);
+            self.work();
+        });
     }
 
     fn work(&self) -> ! {
@@ -187,6 +194,7 @@ impl Worker {
     /// A goroutine of this worker was woken by the one that runs: it is next.
     #[inline]
     pub(crate) fn make_next(&self, task: *mut Task) {
+        self.shared.watch.note_waiting(true);
         let displaced = self.next.replace(task);
         if !displaced.is_null() {
             self.push_ready(displaced);
@@ -311,6 +319,8 @@ impl Worker {
             };
         }
         self.current.set(task);
+        self.shared.watch.note_running(running.id());
+        self.shared.watch.note_waiting(!self.ready.borrow().is_empty());
         // SAFETY: the fiber belongs to this task, and so to this thread; it is suspended.
         let why = unsafe { (*fiber).resume(task) };
         if self.generation != super::generation() {
@@ -318,6 +328,7 @@ impl Worker {
             host().forked_goroutine_ended();
         }
         self.current.set(ptr::null());
+        self.shared.watch.note_running(0);
         self.shared.counts.switches.add_one();
         match why {
             // Whoever wakes it has its reference now; it may even be back in our inbox.
@@ -466,6 +477,7 @@ impl Worker {
             self.shared.bed.sleep();
         }
         self.shared.bed.rise();
+        self.runtime.monitor.ring();
         if !listed {
             return;
         }
@@ -479,9 +491,9 @@ impl Worker {
         }
     }
 
-    /// Whether it may start goroutines: not if `set_procs` has made it one too many.
+    /// Whether it may start goroutines: not if it is one too many.
     fn takes_fresh(&self) -> bool {
-        self.index < self.runtime.procs()
+        self.index < self.runtime.takers()
     }
 
     fn sees_work(&self) -> bool {
