@@ -22,11 +22,11 @@ STUB = Path(goslings.__file__).parent / "_goslings.pyi"
 
 PUBLIC = {
     *("AtomicInt", "Barrier", "Cancelled", "Case", "Closed", "Cond", "Event"),
-    *("ExceptHookArgs", "Goroutine", "GoslingsError", "Map", "Mutex", "Once", "Pool"),
+    *("ExceptHookArgs", "Goroutine", "GoroutineStack", "GoslingsError", "Map", "Mutex", "Once", "Pool"),
     *("RWMutex", "RecvChan", "Selected", "Semaphore", "SendChan", "SingleFlight", "Stats", "Ticker", "Timer"),
     *("WaitGroup", "WouldBlock", "after", "after_func", "blocking", "chan", "current", "excepthook", "go"),
     *("goexit", "gomaxprocs", "gosched", "num_goroutine", "once_value", "recv", "select", "send", "sleep"),
-    "stats",
+    *("dump", "stacks", "stats"),
 }
 INTERNAL = {
     "GoExit": "raised by goexit, for nobody to name",

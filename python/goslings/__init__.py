@@ -51,6 +51,9 @@ from goslings._once import once_value as once_value
 from goslings._pool import Pool as Pool
 from goslings._runtime import install as _install
 from goslings._singleflight import SingleFlight as SingleFlight
+from goslings._stacks import GoroutineStack as GoroutineStack
+from goslings._stacks import dump as dump
+from goslings._stacks import stacks as stacks
 from goslings._stats import Stats as Stats
 from goslings._stats import stats as stats
 

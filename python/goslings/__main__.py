@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from importlib.machinery import SourceFileLoader
 
 import goslings
-from goslings import _doctor
+from goslings import _doctor, _stacks
 
 __all__ = ["main"]
 
@@ -39,7 +39,8 @@ examples:
 
 RUN_HELP = """\
 Runs a script as `python script.py` would: as __main__, with its own arguments and its folder first in
-sys.path. What follows the script belongs to the script.
+sys.path. What follows the script belongs to the script. SIGQUIT (Ctrl-\\) prints what every goroutine does
+and ends the program with status 2.
 """
 
 RUN_EXAMPLES = """\
@@ -95,6 +96,7 @@ def run(script: str, args: Sequence[str], procs: int | None = None) -> int:
             goslings.gomaxprocs(procs)
         except ValueError as error:
             return _complain("run", f"--procs {procs}: {error}")
+    _stacks.quit_on_signal()
     module = types.ModuleType("__main__")
     loader = SourceFileLoader("__main__", path)
     vars(module).update(__file__=path, __builtins__=builtins, __loader__=loader, __cached__=None)

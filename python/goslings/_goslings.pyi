@@ -26,7 +26,9 @@ __all__ = [
     "_before_fork",
     "_held",
     "_kernel",
+    "_now",
     "_set_slice_ms",
+    "_stacks",
     "_start_default",
     "_stats",
     "_stop",
@@ -624,6 +626,12 @@ def _stats() -> dict[str, Any]:
 
 def _kernel() -> dict[str, Any]:
     """What the runtime uses of the kernel, for `goslings doctor`."""
+
+def _stacks() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Every goroutine, and every thread that waits: two lists of dicts, for `goslings.stacks`."""
+
+def _now() -> int:
+    """The time now, in nanoseconds on the clock of the above."""
 
 def _stop() -> None:
     """Stops the workers at their next look for work; for `atexit`."""

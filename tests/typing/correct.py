@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from concurrent.futures import CancelledError
 from typing import Any, assert_type
@@ -15,6 +16,7 @@ from goslings import (
     Cond,
     Event,
     Goroutine,
+    GoroutineStack,
     Map,
     Mutex,
     Once,
@@ -34,6 +36,7 @@ from goslings import (
     blocking,
     chan,
     current,
+    dump,
     go,
     goexit,
     gomaxprocs,
@@ -44,6 +47,7 @@ from goslings import (
     select,
     send,
     sleep,
+    stacks,
     stats,
 )
 
@@ -214,6 +218,9 @@ def the_rest() -> None:
     assert_type(num_goroutine(), int)
     assert_type(stats(), Stats)
     assert_type(stats().switches, int)
+    assert_type(stacks(), list[GoroutineStack])
+    with open(os.devnull, "w") as file:
+        dump(file, group=True)
     try:
         chan[int]().try_recv()
     except goslings.WouldBlock as error:

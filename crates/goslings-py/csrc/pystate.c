@@ -107,6 +107,7 @@ typedef struct gs_area {
 struct gs_worker {
     PyThreadState *tstate;
     slice base;
+    gs_area *running; /* whose state the thread has now; NULL between two goroutines */
 #if HIDDEN_FRAMES
     PyThreadState *hidden;
     gs_area *parked; /* the newest */
@@ -357,6 +358,7 @@ gs_enter(gs_area *area, uintptr_t low, uintptr_t base, uintptr_t end)
     PyThreadState *ts = PyThreadState_GetUnchecked();
     area->tstate = ts;
     area->worker = this_worker;
+    area->worker->running = area;
     area->exc_state.exc_value = NULL;
     area->exc_state.previous_item = NULL;
 
@@ -412,6 +414,7 @@ gs_leave(gs_area *area)
     ts->context = NULL;
     ts->context_ver++;
     Py_XDECREF(context);
+    area->worker->running = NULL;
     give(ts, &area->worker->base);
 }
 
@@ -429,6 +432,7 @@ gs_save(gs_area *area)
 #if HIDDEN_FRAMES
     show_to_collector(area);
 #endif
+    area->worker->running = NULL;
     give(ts, &area->worker->base);
 }
 
@@ -440,6 +444,7 @@ gs_restore(gs_area *area)
 #if HIDDEN_FRAMES
     hide_from_collector(area);
 #endif
+    area->worker->running = area;
     give(ts, &area->own);
     if (area->own.critical_section != 0) {
         exchange_critical_sections(ts, area->own.critical_section);
@@ -460,6 +465,38 @@ gs_caller(int *offset)
     }
     *offset = PyUnstable_InterpreterFrame_GetLasti(frame);
     return Py_NewRef((PyObject *)_PyFrame_GetCode(frame));
+}
+
+/* Whether the goroutine of `area` is the one that its worker runs. The world stands still. */
+int
+gs_is_running(const gs_area *area)
+{
+    return area->worker->running == area;
+}
+
+/* The Python frames of a goroutine, innermost first: for each the code object, a new reference, and the offset of
+ * the instruction. Fills at most `room` places and returns how many frames there are. The world stands still. */
+Py_ssize_t
+gs_frames(const gs_area *area, PyObject **codes, int *offsets, Py_ssize_t room)
+{
+    struct _PyInterpreterFrame *frame = gs_is_running(area) ? area->tstate->current_frame : area->own.current_frame;
+    Py_ssize_t count = 0;
+    for (; frame != NULL; frame = frame->previous) {
+#if HIDDEN_FRAMES
+        if (frame == &area->bottom) {
+            break; /* what follows is another goroutine's */
+        }
+#endif
+        if (_PyFrame_IsIncomplete(frame)) {
+            continue;
+        }
+        if (count < room) {
+            codes[count] = Py_NewRef((PyObject *)_PyFrame_GetCode(frame));
+            offsets[count] = PyUnstable_InterpreterFrame_GetLasti(frame);
+        }
+        count++;
+    }
+    return count;
 }
 
 /* Whether this thread (or goroutine) has a context: until a context variable is set there may be none. */

@@ -88,6 +88,8 @@ pub(crate) struct Goroutine {
     group: Option<Arc<WaitGroup>>,
     /// Where `go` was called: a code object and an offset in it.
     place: Option<(Py<PyAny>, i32)>,
+    /// The goroutine that called it; 0: a thread.
+    creator: u64,
 }
 
 /// go(fn, /, *args, **kwargs): starts `fn(*args, **kwargs)` concurrently and returns its handle at once.
@@ -192,6 +194,7 @@ impl Goroutine {
             read: AtomicBool::new(false),
             group,
             place,
+            creator: goslings::with_current(|task| task.map_or(0, Task::id)),
         }
     }
 
@@ -273,7 +276,9 @@ impl Goroutine {
 
     /// The channel that is closed at the end.
     fn finished(&self) -> &Arc<Channel> {
-        let finished = self.finished.get_or_init(|| Arc::new(Channel::new(0)));
+        let finished = self
+            .finished
+            .get_or_init(|| Arc::new(Channel::for_end(self.task.get().map_or(0, |task| task.id()))));
         // Ordering: SeqCst fence, pairs with the one in `finish`.
         fence(Ordering::SeqCst);
         if self.end.get().is_some() {
@@ -314,7 +319,23 @@ impl Goroutine {
         Ok(self.end.get().expect("set before the channel is closed"))
     }
 
-    fn label(&self, py: Python<'_>) -> String {
+    /// The goroutine, if it has not ended and belongs to this process.
+    pub(crate) fn alive(&self) -> Option<&Task> {
+        self.task.get().filter(|task| self.end.get().is_none() && !task.is_ghost()).map(|task| &**task)
+    }
+
+    /// The number of the goroutine that started it; 0 if that was a thread.
+    pub(crate) fn creator(&self) -> u64 {
+        self.creator
+    }
+
+    /// Where it was started: a code object and a line.
+    pub(crate) fn place(&self, py: Python<'_>) -> Option<(Py<PyAny>, i32)> {
+        let (code, offset) = self.place.as_ref()?;
+        Some((code.clone_ref(py), host::line(code.bind(py), *offset)))
+    }
+
+    pub(crate) fn label(&self, py: Python<'_>) -> String {
         let name = self.lock().name.as_ref().map(|name| name.clone_ref(py));
         if let Some(name) = name {
             return name.bind(py).to_string();

@@ -14,6 +14,8 @@ mod mutex;
 mod rwmutex;
 mod select;
 mod semaphore;
+#[expect(unsafe_code, reason = "looks at objects while the collector visits them")]
+mod stacks;
 mod timeout;
 mod timer;
 mod value;
@@ -49,6 +51,8 @@ mod module {
     use crate::select::{Case, Selected, recv, select, send};
     #[pymodule_export]
     use crate::semaphore::Semaphore;
+    #[pymodule_export]
+    use crate::stacks::{now, stacks as all_stacks};
     #[pymodule_export]
     use crate::timer::{PyTimer, Ticker, after, after_func, sleep};
     #[pymodule_export]

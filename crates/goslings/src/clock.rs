@@ -52,13 +52,24 @@ const COARSE_NS: u64 = 1_000_000;
 #[inline]
 pub(crate) fn coarse() -> u64 {
     // Ordering: Relaxed. A number for people to read.
-    COARSE.load(Ordering::Relaxed)
+    let time = COARSE.load(Ordering::Relaxed);
+    if time == 0 { first_reading() } else { time }
+}
+
+/// Nobody has read the clock yet.
+#[cold]
+fn first_reading() -> u64 {
+    let time = now().0;
+    // Ordering: Relaxed. As in `coarse`.
+    COARSE.store(time, Ordering::Relaxed);
+    time
 }
 
 /// Somebody has read the clock.
 #[inline]
 pub(crate) fn note(now: Deadline) {
-    if now.0 > coarse() + COARSE_NS {
+    // Ordering: Relaxed. As in `coarse`.
+    if now.0 > COARSE.load(Ordering::Relaxed) + COARSE_NS {
         // Ordering: Relaxed. As in `coarse`; of two at the same time either will do.
         COARSE.store(now.0, Ordering::Relaxed);
     }

@@ -29,9 +29,13 @@ mod sched;
 mod select;
 mod semaphore;
 mod sleep;
+#[expect(unsafe_code, reason = "looks at waits that cannot end meanwhile")]
+mod stacks;
 mod sync;
 #[expect(unsafe_code, reason = "stacks, and switching between them")]
 mod task;
+#[expect(unsafe_code, reason = "waiters in their threads' frames")]
+mod threads;
 #[expect(unsafe_code, reason = "timers in their owners' frames")]
 mod timer;
 #[expect(unsafe_code, reason = "waiters in their own frames")]
@@ -61,8 +65,10 @@ pub use sched::{
 pub use select::{Case, SelectError, Selected, select};
 pub use semaphore::{AcquireError, Semaphore, TooMany};
 pub use sleep::{SleepError, sleep};
+pub use stacks::{Described, Seen, Standing, describe, objects};
 pub use task::stack::{guard_is_advice, set_default_stack, slot_size};
 pub use task::{Job, JobVTable, Step, Task};
+pub use threads::{SeenThread, idle, waiting_threads};
 pub use timer::{Fired, Target, Timer};
 pub use waiter::WaitReason;
 pub use waitgroup::{Negative, WaitGroup};

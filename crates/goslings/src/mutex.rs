@@ -11,7 +11,7 @@
 //! word:  | 2 WOKEN | 1 WAITERS | 0 LOCKED |
 //!
 //!  from                     to                     who                        under the queue's lock
-//!  no LOCKED                + LOCKED               try_lock, lock             no
+//!  no LOCKED                + LOCKED               take                       no
 //!  LOCKED                   0                      unlock                     no
 //!  LOCKED                   + WAITERS, - WOKEN     lock, about to queue       yes
 //!  LOCKED, WOKEN            - LOCKED               unlock                     yes
@@ -28,6 +28,7 @@ use crate::waiter::{Park, Parker, WaitReason, at_once};
 use crate::waiting::{Place, WaitError, Waited, wait_in};
 use crate::waitq::WaitQueue;
 use std::fmt;
+use std::sync::atomic::AtomicU64;
 
 const LOCKED: u32 = 1;
 const WAITERS: u32 = 2;
@@ -41,6 +42,8 @@ pub struct Mutex {
     word: AtomicU32,
     /// Each waiter brings the time at which it came. When woken, it finds it again if it owns the lock.
     queue: lock::Mutex<WaitQueue<u64>>,
+    /// Who locked it last by waiting for it if need be: a goroutine's number, 0 for a thread. For dumps.
+    holder: AtomicU64,
 }
 
 /// The lock was not locked: a mistake of whoever unlocks it.
@@ -51,7 +54,11 @@ impl Mutex {
     /// An unlocked one.
     #[must_use]
     pub fn new() -> Mutex {
-        Mutex { word: AtomicU32::new(0), queue: lock::Mutex::new(Rank::Object, WaitQueue::new()) }
+        Mutex {
+            word: AtomicU32::new(0),
+            queue: lock::Mutex::new(Rank::Object, WaitQueue::new()),
+            holder: AtomicU64::new(0),
+        }
     }
 
     /// Locks it.
@@ -67,20 +74,49 @@ impl Mutex {
         if parker.waiter().take_cancel() {
             return Err(WaitError::Cancelled);
         }
-        if self.try_lock() { Ok(()) } else { at_once(self.lock_slow(&parker, wait)) }
+        if !self.take() {
+            at_once(self.lock_slow(&parker, wait))?;
+        }
+        self.note_holder(&parker);
+        Ok(())
     }
 
     pub(crate) async fn lock_with(&self, wait: Wait, parker: &impl Park) -> Result<(), WaitError> {
         if parker.waiter().take_cancel() {
             return Err(WaitError::Cancelled);
         }
-        if self.try_lock() { Ok(()) } else { self.lock_slow(parker, wait).await }
+        if !self.take() {
+            self.lock_slow(parker, wait).await?;
+        }
+        self.note_holder(parker);
+        Ok(())
+    }
+
+    #[inline]
+    fn note_holder(&self, parker: &impl Park) {
+        // Ordering: Relaxed. For people to read.
+        self.holder.store(parker.goroutine(), Ordering::Relaxed);
+    }
+
+    /// Who holds it, if it is locked: a goroutine's number, or 0 for a thread.
+    pub(crate) fn holder(&self) -> u64 {
+        // Ordering: Relaxed. For people to read.
+        self.holder.load(Ordering::Relaxed)
     }
 
     /// Locks it if it is free and not being handed over.
     #[inline]
     #[must_use]
     pub fn try_lock(&self) -> bool {
+        let taken = self.take();
+        if taken {
+            self.note_holder(&Parker::new());
+        }
+        taken
+    }
+
+    #[inline]
+    fn take(&self) -> bool {
         // Ordering: Relaxed. A first guess for the exchange below.
         let mut word = self.word.load(Ordering::Relaxed);
         while word & LOCKED == 0 {
@@ -102,7 +138,7 @@ impl Mutex {
     /// [`NotLocked`].
     #[inline]
     pub fn unlock(&self) -> Result<(), NotLocked> {
-        // Ordering: Release pairs with the Acquire in `try_lock` and `take_or_note`. Failure: not that
+        // Ordering: Release pairs with the Acquire in `take` and `take_or_note`. Failure: not that
         // simple; the slow path looks again.
         match self.word.compare_exchange(LOCKED, 0, Ordering::Release, Ordering::Relaxed) {
             Ok(_) => Ok(()),
@@ -121,7 +157,7 @@ impl Mutex {
     /// cancellation that arrives meanwhile stays pending.
     pub(crate) async fn lock_regardless(&self, parker: &impl Park) -> bool {
         let (mut cancelled, mut raised) = (false, false);
-        while !self.try_lock() {
+        while !self.take() {
             match self.lock_slow(parker, Wait::Forever).await {
                 Ok(()) => break,
                 Err(WaitError::Cancelled) if parker.abandoned() => return raised,
@@ -130,6 +166,7 @@ impl Mutex {
                 Err(WaitError::TimedOut) => {}
             }
         }
+        self.note_holder(parker);
         if cancelled {
             parker.waiter().cancel_later();
         }
@@ -180,7 +217,7 @@ impl Mutex {
         loop {
             let free = word & LOCKED == 0;
             let next = (word & !woken) | if free { LOCKED } else { WAITERS };
-            // Ordering: Acquire, as in `try_lock`. Failure: a new guess.
+            // Ordering: Acquire, as in `take`. Failure: a new guess.
             let changed = self.word.compare_exchange_weak(word, next, Ordering::Acquire, Ordering::Relaxed);
             match changed {
                 Ok(_) => return free,

@@ -183,6 +183,10 @@ impl Park for Poller {
         self.caller.pointer()
     }
 
+    fn goroutine(&self) -> u64 {
+        if let Caller::Task(task) = &self.caller { task.id() } else { 0 }
+    }
+
     fn raised(&self) -> bool {
         false
     }

@@ -14,11 +14,14 @@ use crate::waiter::{Park, Parker, WaitReason, at_once};
 use crate::waiting::{Place, WaitError, Waited, wait_in};
 use crate::waitq::{WaitQueue, WakeList};
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A lock without data that many readers or one writer may hold. Not reentrant, not even for readers: a
 /// second `rlock` waits behind a writer that waits for the first.
 pub struct RwMutex {
     state: Mutex<State>,
+    /// Who locked it last for writing: a goroutine's number, 0 for a thread. For dumps.
+    holder: AtomicU64,
 }
 
 struct State {
@@ -80,7 +83,7 @@ impl RwMutex {
             waiting_readers: WaitQueue::new(),
             waiting_writers: WaitQueue::new(),
         };
-        RwMutex { state: Mutex::new(Rank::Object, state) }
+        RwMutex { state: Mutex::new(Rank::Object, state), holder: AtomicU64::new(0) }
     }
 
     /// Locks it for reading.
@@ -155,13 +158,17 @@ impl RwMutex {
         }
         let mut state = self.state.lock();
         if state.try_lock() {
+            self.note_holder(parker.goroutine());
             return Ok(());
         }
         let why = (WaitReason::RwMutexLock.on(self), wait);
         match wait_in(&self.state, state, |state| &mut state.waiting_writers, (Place::Back, ()), parker, why)
             .await
         {
-            Waited::Served(_) => Ok(()),
+            Waited::Served(_) => {
+                self.note_holder(parker.goroutine());
+                Ok(())
+            }
             Waited::ServedInVain(_) => {
                 let undone = self.unlock();
                 debug_assert_eq!(undone, Ok(()), "a writer was admitted and did not count");
@@ -179,7 +186,23 @@ impl RwMutex {
     /// Locks it for writing if nobody holds it.
     #[must_use]
     pub fn try_lock(&self) -> bool {
-        self.state.lock().try_lock()
+        let locked = self.state.lock().try_lock();
+        if locked {
+            self.note_holder(Parker::new().goroutine());
+        }
+        locked
+    }
+
+    fn note_holder(&self, goroutine: u64) {
+        // Ordering: Relaxed. For people to read.
+        self.holder.store(goroutine, Ordering::Relaxed);
+    }
+
+    /// How many readers hold it, or who writes: a goroutine's number, 0 for a thread. None if its lock is taken.
+    pub(crate) fn holders(&self) -> Option<(usize, Option<u64>)> {
+        let state = self.state.try_lock()?;
+        // Ordering: Relaxed. For people to read.
+        Some((state.readers, state.writer.then(|| self.holder.load(Ordering::Relaxed))))
     }
 
     /// Ends the writer's hold.

@@ -26,6 +26,7 @@ use crate::polled::Foreign;
 use crate::sched;
 use crate::sync::{AtomicU32, Ordering};
 use crate::task::Task;
+use crate::threads::Showing;
 use std::cell::Cell;
 use std::future::ready;
 use std::pin::pin;
@@ -248,6 +249,12 @@ impl Waiter {
         }
     }
 
+    /// Whether it waits, and nobody has ended that yet.
+    pub(crate) fn is_unclaimed(&self) -> bool {
+        // Ordering: Relaxed. A moment old, unless the caller knows that nobody is awake.
+        self.state.load(Ordering::Relaxed) == WAITING
+    }
+
     /// Consumes a pending cancellation, if there is one: the check at the start of blocking calls.
     #[inline]
     pub(crate) fn take_cancel(&self) -> bool {
@@ -350,7 +357,7 @@ impl ThreadWaiter {
 
     /// Sleeps until woken. On the way the deadline and signals try to win the state word themselves.
     /// Returns whether a signal handler has raised.
-    fn sleep(&self, mut deadline: Option<Deadline>) -> bool {
+    fn sleep(&self, why: Why, mut deadline: Option<Deadline>) -> bool {
         let mut raised = false;
         // Ordering: Relaxed. ASLEEP only tells the waker that a system call is needed.
         let asleep = self.word.compare_exchange(AWAKE, ASLEEP, Ordering::Relaxed, Ordering::Relaxed);
@@ -359,6 +366,7 @@ impl ThreadWaiter {
             let _ = self.word.load(Ordering::Acquire);
             return false;
         }
+        let showing = Showing::new(&self.waiter, why, deadline.is_some());
         let (state, mut slices) = (host().detach(), futex::Slices::new());
         // Ordering: Acquire pairs with the Release swap in `wake`.
         while self.word.load(Ordering::Acquire) != WOKEN {
@@ -374,8 +382,13 @@ impl ThreadWaiter {
                     }
                 }
                 futex::Woken::Signal => {
-                    if !raised && host().signalled(state) {
-                        raised = true;
+                    if raised {
+                        continue;
+                    }
+                    showing.pause();
+                    raised = host().signalled(state);
+                    showing.resume();
+                    if raised {
                         if self.waiter.claim_interrupt() {
                             break;
                         }
@@ -397,6 +410,8 @@ pub(crate) trait Park {
     fn waiter(&self) -> &Waiter;
     /// The waiter as its wakers need it: a pointer to the whole task or thread waiter around it.
     fn pointer(&self) -> NonNull<Waiter>;
+    /// The number of the goroutine that waits; 0 for anybody else.
+    fn goroutine(&self) -> u64;
     /// Whether a signal handler raised during the wait; its exception is pending in the interpreter.
     fn raised(&self) -> bool;
     /// Waits, after `begin` and with every node queued and every lock released.
@@ -459,6 +474,11 @@ impl Park for Parker {
     }
 
     #[inline]
+    fn goroutine(&self) -> u64 {
+        self.task.map_or(0, Task::id)
+    }
+
+    #[inline]
     fn raised(&self) -> bool {
         self.raised.get()
     }
@@ -475,7 +495,7 @@ impl Park for Parker {
         match self.task {
             Some(task) => sched::park(task, why, deadline),
             None => {
-                self.raised.set(self.thread.sleep(deadline));
+                self.raised.set(self.thread.sleep(why, deadline));
                 // Ordering: Relaxed. Ready for another wait: the waker, if any, is done with the word.
                 self.thread.word.store(AWAKE, Ordering::Relaxed);
             }

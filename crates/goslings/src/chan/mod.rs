@@ -23,6 +23,8 @@ use crate::waitq::Node;
 /// A channel of `T`. Shared by reference: wrap it in an `Arc`.
 pub struct Chan<T> {
     state: Mutex<State<T>>,
+    /// The goroutine whose end closes it; 0 for a usual channel. For dumps.
+    goroutine: u64,
 }
 
 /// A send that has to wait: its value, and the channel, locked.
@@ -32,14 +34,20 @@ impl<T> Chan<T> {
     /// A channel that holds up to `capacity` values; 0 is a rendezvous.
     #[must_use]
     pub fn new(capacity: usize) -> Chan<T> {
-        Chan { state: Mutex::new(Rank::Chan, State::new(capacity, false)) }
+        Chan { state: Mutex::new(Rank::Chan, State::new(capacity, false)), goroutine: 0 }
     }
 
     /// A timer's channel: holds at most one tick, drops those that find it full, and shows `len` and
     /// `capacity` 0 (Go 1.23).
     #[must_use]
     pub fn for_ticks() -> Chan<T> {
-        Chan { state: Mutex::new(Rank::Chan, State::new(1, true)) }
+        Chan { state: Mutex::new(Rank::Chan, State::new(1, true)), goroutine: 0 }
+    }
+
+    /// A channel that is closed at the end of the goroutine with this number; nobody sends on it.
+    #[must_use]
+    pub fn for_end(goroutine: u64) -> Chan<T> {
+        Chan { state: Mutex::new(Rank::Chan, State::new(0, false)), goroutine }
     }
 
     pub(crate) fn state(&self) -> &Mutex<State<T>> {
@@ -205,7 +213,7 @@ impl<T> Chan<T> {
         unsafe { state.receivers.push(&node) };
         drop(state);
 
-        let outcome = parker.park(WaitReason::ChanReceive.on(self), wait).await;
+        let outcome = parker.park(self.recv_reason().on(self), wait).await;
         let error = match outcome {
             Outcome::Case(_) => None,
             Outcome::TimedOut => Some(RecvError::TimedOut),
@@ -228,6 +236,30 @@ impl<T> Chan<T> {
             // Served by `close`, which brings nothing.
             None => Err(RecvError::Closed),
         }
+    }
+
+    /// Why a receiver waits.
+    fn recv_reason(&self) -> WaitReason {
+        if self.goroutine == 0 { WaitReason::ChanReceive } else { WaitReason::GoroutineResult }
+    }
+
+    /// What it is, for dumps; the wait of a goroutine for another's end is that other's matter.
+    pub fn describe(&self) -> crate::Described {
+        if self.goroutine != 0 {
+            return crate::Described {
+                text: format!("goroutine {}", self.goroutine),
+                holder: self.goroutine,
+            };
+        }
+        let address = std::ptr::from_ref(self).addr();
+        let text = match self.state.try_lock() {
+            Some(state) => {
+                let (len, capacity) = (state.len(), state.capacity());
+                format!("chan {address:#x} ({len} of {capacity} buffered)")
+            }
+            None => format!("chan {address:#x}"),
+        };
+        crate::Described { text, holder: 0 }
     }
 
     /// Sends only if that needs no waiting.

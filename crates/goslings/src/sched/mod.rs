@@ -395,6 +395,8 @@ pub fn after_fork_parent() {
 /// To be called in a forked child, which has one thread: forgets the runtime, its workers and waiters.
 pub fn after_fork_child() {
     worker::forget_current();
+    crate::threads::after_fork_child();
+    Task::forget_all();
     // Ordering: Relaxed. There is only this thread.
     GENERATION.fetch_add(1, Ordering::Relaxed);
     // Ordering: Relaxed. There is only this thread; the old runtime is leaked on purpose.

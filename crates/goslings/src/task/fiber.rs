@@ -54,6 +54,11 @@ impl Fiber {
         Ok(fiber)
     }
 
+    /// What the host has put aside of its goroutine.
+    pub(crate) fn area(&self) -> *mut Area {
+        self.area.get()
+    }
+
     /// Runs the goroutine on this fiber (`task` is only looked at if the fiber is free) until it waits,
     /// yields or ends.
     pub(crate) fn resume(&mut self, task: *const Task) -> Switch {

@@ -139,6 +139,8 @@ const LEFT: u32 = 1;
 const WOKEN: u32 = 2;
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+/// The first number of this process: lower ones are of those that it was forked from.
+static OLDEST_ID: AtomicU64 = AtomicU64::new(0);
 
 impl Task {
     pub(crate) fn new(job: Job, host_data: *mut ()) -> Arc<Task> {
@@ -157,6 +159,18 @@ impl Task {
             since: AtomicU64::new(0),
             host_data: AtomicPtr::new(host_data),
         })
+    }
+
+    /// In a forked child: the goroutines that there were are the parent's.
+    pub(crate) fn forget_all() {
+        // Ordering: Relaxed. There is only this thread.
+        OLDEST_ID.store(NEXT_ID.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+
+    /// Whether it is a goroutine of the process that forked this one.
+    pub fn is_ghost(&self) -> bool {
+        // Ordering: Relaxed. Changes only in a forked child, while it has one thread.
+        self.id < OLDEST_ID.load(Ordering::Relaxed)
     }
 
     /// Its number: counted from 1, never used again in this process.
@@ -306,6 +320,12 @@ impl Task {
         self.since.store(clock::coarse(), Ordering::Relaxed);
         // Ordering: Relaxed. As above.
         self.reason.store(why.reason as u8, Ordering::Relaxed);
+    }
+
+    /// The object of its last wait, and the time at which that began on the coarse clock.
+    pub(crate) fn waits_on(&self) -> (usize, u64) {
+        // Ordering: Relaxed. As in `note_wait`.
+        (self.object.load(Ordering::Relaxed), self.since.load(Ordering::Relaxed))
     }
 
     /// It goes on.
