@@ -457,7 +457,7 @@ def test_c24_a_select_with_a_timer_is_a_timeout() -> None:
     assert ch.try_recv("nothing") == "nothing"
 
 
-def test_timeouts() -> None:
+def test_c24_timeouts() -> None:
     ch = chan()
     started = time.monotonic()
     for attempt in (
@@ -501,7 +501,7 @@ def test_try_recv_takes_its_default_by_name() -> None:
     assert chan().try_recv(default=1) == 1
 
 
-def test_try_send_and_try_recv_meet_who_waits() -> None:
+def test_s16_try_send_and_try_recv_meet_who_waits() -> None:
     ch = chan()
     assert not ch.try_send(1)
     r = go(ch.recv)

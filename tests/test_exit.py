@@ -101,7 +101,7 @@ ENDS = {
 
 
 @pytest.mark.parametrize("end", ENDS)
-def test_exit_with_many_parked_goroutines(end: str) -> None:
+def test_g02_exit_with_many_parked_goroutines(end: str) -> None:
     code, status, err = ENDS[end]
     # A half of a second is allowed for starting them, and ten for leaving on a machine that is busy.
     done = run_child(PARKED + code, seconds=30)
@@ -136,7 +136,7 @@ def test_g02_when_main_returns_nobody_is_waited_for() -> None:
     assert out == "started\n"
 
 
-def test_sys_exit_in_a_goroutine_ends_the_goroutine_only() -> None:
+def test_g02_sys_exit_in_a_goroutine_ends_the_goroutine_only() -> None:
     out = check_child(
         """
         import sys

@@ -67,7 +67,7 @@ def test_g01_function_and_arguments_are_evaluated_by_the_caller_who_goes_on_at_o
     ch.close()
 
 
-def test_any_callable_can_be_started() -> None:
+def test_g01_any_callable_can_be_started() -> None:
     class Callable_:
         def __call__(self, x: int) -> int:
             return x + 1
@@ -137,7 +137,7 @@ def test_result_returns_the_value_again_and_again() -> None:
     assert g.done() and not g.cancelled() and g.join(0)
 
 
-def test_result_raises_the_same_exception() -> None:
+def test_g03_result_raises_the_same_exception() -> None:
     error = KeyError("same")
 
     def fail() -> None:
@@ -244,7 +244,7 @@ def test_a_done_callback_that_waits() -> None:
 # Names and numbers
 
 
-def test_ids_are_never_used_again_and_names_can_be_set() -> None:
+def test_g23_ids_are_never_used_again_and_names_can_be_set() -> None:
     goroutines = [go(int) for _ in range(100)]
     results(goroutines)
     ids = [g.id for g in goroutines]
@@ -523,7 +523,7 @@ def test_g09_goexit_wins_over_an_exception() -> None:
     assert go(work).result(SECONDS) is None
 
 
-def test_g09_goexit_outside_is_an_error() -> None:
+def test_g10_goexit_outside_a_goroutine_is_an_error() -> None:
     with pytest.raises(RuntimeError, match="outside a goroutine"):
         goexit()
 
@@ -552,8 +552,8 @@ def test_g12_gosched_on_a_plain_thread_is_harmless() -> None:
         gosched()
 
 
-def test_nobody_starves_beside_a_pair_that_hands_over(one_worker: None) -> None:
-    """G17: hand-offs jump the queue, but not for ever."""
+def test_g17_nobody_starves_beside_a_pair_that_hands_over(one_worker: None) -> None:
+    # Hand-offs jump the queue, but not for ever.
     ping, pong, stop = chan(), chan(), []
 
     def a() -> None:
@@ -573,7 +573,7 @@ def test_nobody_starves_beside_a_pair_that_hands_over(one_worker: None) -> None:
     results(pair)
 
 
-def test_fresh_goroutines_start_beside_a_yielding_one(one_worker: None) -> None:
+def test_g12_fresh_goroutines_start_beside_a_yielding_one(one_worker: None) -> None:
     stop: list[int] = []
 
     def spin() -> None:
@@ -723,7 +723,7 @@ def test_g20_tens_of_thousands_of_parked_goroutines_are_ordinary() -> None:
     assert out == "True\nTrue\nsmall\n"
 
 
-def test_stacks_are_used_again() -> None:
+def test_g20_stacks_are_used_again() -> None:
     from goslings import _goslings
 
     results([go(gosched) for _ in range(200)])

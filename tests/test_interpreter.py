@@ -475,7 +475,7 @@ def test_exception_groups_park_in_except_star() -> None:
 variable: contextvars.ContextVar[int] = contextvars.ContextVar("variable", default=0)
 
 
-def test_context_variables_are_copied_at_go_and_stay_apart(two_workers: None) -> None:
+def test_o02_context_variables_are_copied_at_go_and_stay_apart(two_workers: None) -> None:
     ch = chan()
 
     def work(name: int) -> int:

@@ -326,7 +326,7 @@ def test_arguments_and_results_are_released(collect: None) -> None:
     until(lambda: (gc.collect(), ref() is None)[1])
 
 
-def test_timers_that_nobody_holds_are_released(collect: None) -> None:
+def test_t07_timers_that_nobody_holds_are_released(collect: None) -> None:
     # T07: no Stop is needed.
     channels = [after(3600) for _ in range(100)]
     refs = [weakref.ref(ch) for ch in channels]

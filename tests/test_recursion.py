@@ -214,7 +214,7 @@ print({{g.result() for g in before + workers + after}}, len(ended) == len(worker
 """
 
 
-def test_deep_recursion_of_every_kind_is_a_recursion_error() -> None:
+def test_g20_deep_recursion_of_every_kind_is_a_recursion_error() -> None:
     names = [function.__name__ for function in RECURSIONS]
     code = NEIGHBOURS.format(folder=str(Path(__file__).parent), limit=1000, names=names)
     assert check_child(code, seconds=120) == "{50} True\n"

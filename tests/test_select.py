@@ -427,7 +427,7 @@ def test_s19_tens_of_thousands_of_cases() -> None:
     assert g.result(SECONDS).index == 12_345
 
 
-def test_leaving_the_loop_from_a_case() -> None:
+def test_s19_leaving_the_loop_from_a_case() -> None:
     ticks, quit_ = filled(1, 2, 3), chan()
     seen = []
     for _ in range(10):
@@ -480,7 +480,7 @@ def test_views_in_select() -> None:
     assert pick(recv(ch.receiver())).value == 1
 
 
-def test_timeouts_of_select() -> None:
+def test_s03_timeouts_of_select() -> None:
     ch = chan()
     started = time.monotonic()
     assert select(recv(ch), timeout=0.02) is None
@@ -489,7 +489,7 @@ def test_timeouts_of_select() -> None:
     assert time.monotonic() - started >= 0.06
 
 
-def test_a_value_of_a_case_that_lost_is_not_delivered() -> None:
+def test_c24_a_value_of_a_case_that_lost_is_not_delivered() -> None:
     ch, other = chan(), chan()
     g = go(select, send(ch, "lost"), recv(other))
     parked(g)
@@ -498,7 +498,7 @@ def test_a_value_of_a_case_that_lost_is_not_delivered() -> None:
     assert ch.try_recv("nothing") == "nothing"
 
 
-def test_cancel_in_select_loses_nothing(two_workers: None) -> None:
+def test_c24_cancel_in_select_loses_nothing(two_workers: None) -> None:
     ch, n = chan(), count(500)
     received = 0
     for i in range(n):
@@ -516,7 +516,7 @@ def test_cancel_in_select_loses_nothing(two_workers: None) -> None:
         sending.result(SECONDS)
 
 
-def test_many_kinds_at_once_conserve_values(two_workers: None, rng: Any) -> None:
+def test_c23_s15_many_kinds_at_once_conserve_values(two_workers: None, rng: Any) -> None:
     """Plain and select senders and receivers, threads and goroutines, on channels of different capacities."""
     channels = [chan(capacity) for capacity in (0, 1, 7)]
     n, senders = count(400), 6

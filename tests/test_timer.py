@@ -388,7 +388,7 @@ def test_a_timer_channel_cannot_be_sent_on_or_closed() -> None:
         send(ch, 1)
 
 
-def test_iterating_a_ticker_in_a_goroutine_until_told_to_stop() -> None:
+def test_t08_iterating_a_ticker_in_a_goroutine_until_told_to_stop() -> None:
     quit_, ticker, seen = chan(), Ticker(0.001), []
 
     def work() -> None:

@@ -11,7 +11,7 @@ from goslings import chan, go, sleep
 from helpers import SECONDS, check_child, run_child, start_child, until
 
 
-def test_an_exception_that_nobody_reads_is_reported(unread: list[goslings.ExceptHookArgs]) -> None:
+def test_g03_an_exception_that_nobody_reads_is_reported(unread: list[goslings.ExceptHookArgs]) -> None:
     def fail() -> None:
         raise KeyError("unread")
 
@@ -88,7 +88,7 @@ def test_cancelled_goroutines_and_goexit_are_no_failures(unread: list[goslings.E
     assert not unread
 
 
-def test_the_default_hook_prints_where_it_was_started() -> None:
+def test_g03_the_default_hook_prints_where_it_was_started() -> None:
     done = run_child(
         """
         from goslings import go, sleep
@@ -185,7 +185,7 @@ def test_a_hook_that_parks_or_starts_goroutines(unread: list[goslings.ExceptHook
     assert ch.recv() == "started"
 
 
-def test_goslings_panic_exit_ends_the_process_with_2() -> None:
+def test_g03_goslings_panic_exit_ends_the_process_with_2() -> None:
     done = run_child(
         """
         from goslings import go, chan
