@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import threading
-import time
 
 import goslings
-import pytest
 from goslings import go
 from goslings._goslings import _held
-
-from helpers import SECONDS, check_child, results, until
+from helpers import SECONDS, check_child, until
 
 
 def test_g14_goroutines_in_blocking_calls_do_not_hold_up_others() -> None:
