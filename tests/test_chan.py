@@ -10,7 +10,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from goslings import Closed, RecvChan, SendChan, WouldBlock, after, chan, go, num_goroutine, recv, select, send
+from goslings import Closed, RecvChan, SendChan, WouldBlock, after, chan, go, num_goroutine, recv, select, send, sleep
 from helpers import SECONDS, count, park_one_by_one, parked, results, state, until
 
 
@@ -356,6 +356,23 @@ def test_c22_what_was_written_before_a_close_is_seen_by_who_hears_of_it(two_work
         c.result(SECONDS)
 
 
+def test_c22_what_was_written_before_an_unbuffered_receive_is_seen_after_the_send(two_workers: None) -> None:
+    for i in range(count(500)):
+        ch, box = chan(), []
+
+        def receiver(i: int = i, ch: Any = ch, box: list[int] = box) -> None:
+            box.append(i)
+            ch.recv()
+
+        def sender(ch: Any = ch, box: list[int] = box) -> int:
+            ch.send(None)
+            return box[0]
+
+        s, r = go(sender), go(receiver)
+        assert s.result(SECONDS) == i
+        r.result(SECONDS)
+
+
 def test_c22_a_receive_makes_room_after_what_came_before_it(two_workers: None) -> None:
     # The k-th receive happens before the (k+C)-th send ends: a channel of capacity C is a semaphore.
     semaphore, inside, most = chan(3), set(), []
@@ -455,6 +472,32 @@ def test_c24_a_select_with_a_timer_is_a_timeout() -> None:
     chosen = select(send(ch, 1), recv(after(0.01)))
     assert chosen is not None and chosen.index == 1
     assert ch.try_recv("nothing") == "nothing"
+
+
+@pytest.mark.parametrize("capacity", [0, 1])
+def test_c24_a_send_that_lost_to_its_timer_had_no_effect(two_workers: None, capacity: int) -> None:
+    ch, n = chan(capacity), count(2000)
+
+    def sender() -> list[int]:
+        sent = []
+        for i in range(n):
+            selected = select(send(ch, i), recv(after(1e-6 * (i % 40))))
+            assert selected is not None
+            if selected.index == 0:
+                sent.append(i)
+        ch.close()
+        return sent
+
+    def receiver() -> list[int]:
+        received = []
+        for value in ch:
+            received.append(value)
+            if value % 3 == 0:
+                sleep(2e-5)
+        return received
+
+    s, r = go(sender), go(receiver)
+    assert s.result(SECONDS) == r.result(SECONDS)
 
 
 def test_c24_timeouts() -> None:

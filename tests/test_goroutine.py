@@ -1,8 +1,9 @@
-"""Goroutines and their handles: rows G01, G02, G09, G12, G14, G16, G18, G19 and G20, and the handle's own contract."""
+"""Goroutines and their handles: rows G01, G03, G04, G09 to G11 and G23, and the handle's own contract."""
 
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import gc
 import re
 import sys
@@ -12,7 +13,21 @@ from typing import Any
 
 import goslings
 import pytest
-from goslings import Goroutine, RecvChan, chan, current, go, goexit, gomaxprocs, gosched, recv, select, send, sleep
+from goslings import (
+    Goroutine,
+    RecvChan,
+    chan,
+    current,
+    go,
+    goexit,
+    gomaxprocs,
+    gosched,
+    num_goroutine,
+    recv,
+    select,
+    send,
+    sleep,
+)
 from helpers import SECONDS, count, parked, results, state, until
 
 CancelledError = concurrent.futures.CancelledError
@@ -278,6 +293,98 @@ def test_handles_can_be_subscripted_referred_to_weakly_and_compared() -> None:
     assert Goroutine[int]
     g = go(int)
     assert weakref.ref(g)() is g and g == g and g != go(int) and len({g, g}) == 1
+
+
+# Failing
+
+
+def test_g04_only_the_goroutine_itself_catches_its_exception() -> None:
+    ch, seen = chan(), []
+
+    def fail() -> None:
+        ch.recv()
+        raise KeyError("its own")
+
+    def catches() -> str:
+        try:
+            fail()
+        except KeyError:
+            return "caught"
+        return "missed"
+
+    def starter() -> Goroutine[None]:
+        try:
+            g = go(fail)
+            parked(g)
+            ch.send(None)
+            assert g.join(SECONDS)
+            gosched()
+        except KeyError:
+            seen.append("in the starter")
+        finally:
+            seen.append(sys.exception())
+        return g
+
+    failed = go(starter).result(SECONDS)
+    assert seen == [None]
+    assert isinstance(failed.exception(0), KeyError)
+    caught = go(catches)
+    ch.send(None)
+    assert caught.result(SECONDS) == "caught"
+
+
+@pytest.mark.parametrize("end", ["return", "exception", "goexit", "cancel"])
+def test_g11_deferred_calls_run_last_in_first_out_however_it_ends(end: str) -> None:
+    log: list[str] = []
+
+    def work() -> None:
+        with contextlib.ExitStack() as deferred:
+            word = "now"
+            deferred.callback(log.append, f"first {word}")
+            deferred.callback(log.append, word)
+            word = "later"  # the arguments are those of the time of the call
+            try:
+                try:
+                    if end == "exception":
+                        raise KeyError
+                    if end == "goexit":
+                        goexit()
+                    if end == "cancel":
+                        chan().recv()
+                finally:
+                    log.append("inner")
+            finally:
+                gosched()  # deferred code may let others run
+                log.append("outer")
+
+    g = go(work)
+    if end == "cancel":
+        parked(g)
+        g.cancel()
+    assert g.join(SECONDS)
+    assert log == ["inner", "outer", "now", "first now"]
+    assert isinstance(g.exception(), KeyError) if end == "exception" else g.done()
+    assert g.cancelled() == (end == "cancel")
+
+
+def test_g11_an_exception_during_an_exception_keeps_both() -> None:
+    def work() -> None:
+        try:
+            raise KeyError("first")
+        finally:
+            gosched()
+            raise ValueError("second")
+
+    error = go(work).exception(SECONDS)
+    assert repr(error) == "ValueError('second')" and repr(error.__context__) == "KeyError('first')"
+
+
+def test_g11_what_cannot_be_called_is_an_error_of_the_caller() -> None:
+    before = num_goroutine()
+    for nothing in (None, 1, "work"):
+        with pytest.raises(TypeError, match="callable"):
+            go(nothing)  # type: ignore[arg-type]
+    assert num_goroutine() <= before
 
 
 # Ending

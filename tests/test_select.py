@@ -365,6 +365,18 @@ def test_s16_an_attempt_succeeds_exactly_if_somebody_waits() -> None:
     s.result(SECONDS)
 
 
+def test_s16_an_attempt_on_a_buffer_needs_data_or_room_and_to_receive_from_a_closed_channel_nothing() -> None:
+    ch = chan(1)
+    assert select(recv(ch), timeout=0) is None and ch.try_recv("empty") == "empty"
+    assert select(send(ch, 1), timeout=0) is not None
+    assert select(send(ch, 2), timeout=0) is None and not ch.try_send(2)
+    assert pick(recv(ch)).value == 1
+    assert ch.try_send(3) and ch.try_recv() == 3
+    ch.close()
+    selected = select(recv(ch), timeout=0)
+    assert selected is not None and not selected.ok
+
+
 def test_s17_an_attempt_never_misses_both_the_value_and_the_close(two_workers: None) -> None:
     for i in range(count(1000)):
         ch, both = chan(1), []

@@ -301,3 +301,30 @@ def test_timeouts_hold_while_signals_come() -> None:
         """
     )
     assert out == "True\n"
+
+
+def test_g24_passing_signals_on_to_a_channel_never_blocks() -> None:
+    out = check_child(
+        """
+        import os, signal, threading
+        from goslings import chan, go, recv, select, sleep
+        signals, passed = chan(1), []
+        signal.signal(signal.SIGUSR1, lambda number, frame: passed.append(signals.try_send(number)))
+        def send(n):
+            for _ in range(n):
+                signal.raise_signal(signal.SIGUSR1)
+        send(2)
+        print(passed, signals.recv() == signal.SIGUSR1, signals.try_recv("no more"))
+        # Somebody who waits gets it, also the main thread itself, in whose wait the handler runs.
+        g = go(signals.recv)
+        for _ in range(1000):
+            if "chan receive" in repr(g):
+                break
+            sleep(0.001)
+        send(1)
+        print(g.result(20) == signal.SIGUSR1)
+        threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGUSR1)).start()
+        print(select(recv(signals), recv(None)).value == signal.SIGUSR1)
+        """
+    )
+    assert out == "[True, False] True no more\nTrue\nTrue\n"

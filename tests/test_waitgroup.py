@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from goslings import Event, WaitGroup, go, goexit
-from helpers import EVENT, GROUP, SECONDS, results, waits
+from helpers import EVENT, GROUP, SECONDS, count, results, waits
 
 
 def test_y09_wait_returns_at_zero_and_releases_everybody(start: Any) -> None:
@@ -37,6 +37,17 @@ def test_y10_a_negative_counter_is_an_error_at_the_culprit() -> None:
     assert group.wait(0)
     with pytest.raises((OverflowError, RuntimeError)):
         group.add(2**63)
+
+
+def test_y10_adding_again_when_it_has_come_to_zero_holds_back_nobody_who_waited() -> None:
+    for _ in range(count(100)):
+        group = WaitGroup()
+        group.add()
+        waiters = [waits(go(group.wait), GROUP) for _ in range(5)]
+        group.done()
+        group.add()
+        assert results(waiters) == [True] * 5
+        assert not group.wait(0)
 
 
 def test_y11_go_adds_starts_and_marks_done_however_it_ends() -> None:
