@@ -70,7 +70,8 @@ bench: ## measure goslings beside its rivals, all interpreters in one run; write
 	GOSLINGS_BENCH_PYTHONS="$$(echo "$$venvs" | tr '\t\n' '=:')" \
 	"$$(echo "$$venvs" | head -n 1 | cut -f 2)" bench/run.py $(ARGS)
 
-docs: ## the runtime crate's documentation, into target/doc
+docs: ## docs/semantics.md, and the runtime crate's documentation, into target/doc
+	$(PYTHON) tools/semantics.py
 	cargo doc -p goslings --no-deps --document-private-items
 
 interpreters: ## show which interpreters are found

@@ -115,6 +115,57 @@ def test_check_ordering_finds_operations_without_a_reason(tmp_path: Path, code: 
     assert [int(line.split(":")[1]) for line in run.stdout.splitlines() if "without" in line] == lines
 
 
+ROWS = """
+[C]
+title = "Channels"
+[C.01]
+says = "A send | waits."
+python = "It parks."
+[C.02]
+says = "It has no colour."
+absent = "Nobody knows why."
+"""
+
+
+def semantics(folder: Path, rows: str, tests: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    (folder / "rows.toml").write_text(rows)
+    (folder / "test_it.py").write_text(tests)
+    paths = ["--rows", str(folder / "rows.toml"), "--tests", str(folder), "--page", str(folder / "page.md")]
+    return tool("semantics.py", *paths, *arguments)
+
+
+def test_the_page_of_rows_tells_what_proves_each(tmp_path: Path) -> None:
+    tests = "def test_c01_it_does() -> None: ...\n\nasync def test_c01_again() -> None: ...\n"
+    assert semantics(tmp_path, ROWS, tests).returncode == 0
+    text = (tmp_path / "page.md").read_text()
+    proofs = "[it does](../tests/test_it.py)<br>[again](../tests/test_it.py)"
+    assert f"| C01 | A send \\| waits. | It parks. | {proofs} |" in text
+    assert "| C02 | It has no colour. | *Not here.* Nobody knows why. |" in text
+    assert "2 rows; 1 are proven by 2 tests, 1 are about" in text
+    assert semantics(tmp_path, ROWS, tests, "--check").returncode == 0
+    assert "out of date" in semantics(tmp_path, ROWS, tests.replace("again", "also"), "--check").stderr
+
+
+@pytest.mark.parametrize(
+    ("rows", "tests", "problem"),
+    [
+        (ROWS, "", "C01: neither a test nor a reason"),
+        (ROWS, "def test_c01_c03_it(): ...", "test_it.py: no row C03"),
+        (ROWS, "def test_c01_c02_it(): ...", "C02: is said to be absent, and has tests"),
+        (ROWS.replace("says", "tells"), "", "C01: has says, and perhaps python or absent"),
+        (ROWS.replace("C.01", "C.1"), "", "C1: a row is called by a letter and two digits"),
+    ],
+)
+def test_rows_and_tests_that_do_not_fit_are_errors(tmp_path: Path, rows: str, tests: str, problem: str) -> None:
+    done = semantics(tmp_path, rows, tests)
+    assert done.returncode == 1 and problem in done.stderr and not (tmp_path / "page.md").exists()
+
+
+def test_the_page_of_rows_is_up_to_date() -> None:
+    done = tool("semantics.py", "--check")
+    assert done.returncode == 0, done.stderr
+
+
 def test_make_without_a_target_lists_the_commands() -> None:
     listed = subprocess.run(["make", "-C", str(ROOT)], capture_output=True, text=True, check=True).stdout
     for target in ("dev", "demo", "test", "model", "stress", "miri", "lint", "docs", "bench"):
