@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from goslings._goslings import Event, Semaphore, chan, current
+from goslings._goslings import Semaphore, _outside_event, chan, current
 from goslings._runtime import setting
 
 __all__ = ["blocking"]
@@ -29,7 +29,7 @@ class _Call:
     def __init__(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._context = contextvars.copy_context()
         self._fn, self._args, self._kwargs = fn, args, kwargs
-        self.done = Event()
+        self.done = _outside_event()
         self.value: Any = None
         self.failure: BaseException | None = None
 

@@ -21,16 +21,20 @@ __all__ = [
     "Ticker",
     "Timer",
     "WaitGroup",
+    "_Bubble",
     "_after_fork_child",
     "_after_fork_parent",
     "_before_fork",
+    "_bubble",
     "_held",
     "_kernel",
     "_now",
     "_set_slice_ms",
     "_stacks",
+    "_outside_event",
     "_start_default",
     "_stats",
+    "_step",
     "_stop",
     "after",
     "after_func",
@@ -639,3 +643,51 @@ def _stop() -> None:
 def _before_fork() -> None: ...
 def _after_fork_parent() -> None: ...
 def _after_fork_child() -> None: ...
+
+# Bubbles: for `goslings.testing`
+
+@final
+class _Bubble:
+    """A bubble. For `goslings.testing` itself."""
+
+    def __new__(
+        cls, *, explores: bool, order: str, depth: int, span: int, seed: int, early: bool, steps: int, folder: str
+    ) -> Self: ...
+    def go[T](self, fn: Callable[..., T], /, *args: object) -> Goroutine[T]:
+        """Starts a goroutine in it."""
+    def settle(self, timeout: float | None = None) -> bool:
+        """Waits until its status is no more "running", or, after `end`, until all are blocked or have ended."""
+    def wait(self) -> bool:
+        """Returns once all others are blocked for good; False if somebody waits for that already."""
+    @property
+    def id(self) -> int: ...
+    @property
+    def explores(self) -> bool: ...
+    @property
+    def now(self) -> int:
+        """Nanoseconds since its beginning."""
+    @property
+    def steps(self) -> int: ...
+    @property
+    def live(self) -> int: ...
+    @property
+    def status(self) -> Literal["running", "ended", "deadlock", "left", "too long"]: ...
+    def end(self) -> None:
+        """From now on its goroutines only end. Cancel them afterwards."""
+    def close(self) -> None:
+        """It is not needed any more."""
+    def members(self) -> list[tuple[int, str | None, str, str, str, int]]:
+        """Those that have not ended: number, name, state, what they began to do last, file, line."""
+    def trace(self) -> list[tuple[int, str, str | int, str, int]]:
+        """What happened: who (-1: nobody of it), what, a text or number about it, file, line. Empties it."""
+    def handles(self) -> list[Goroutine[Any]]:
+        """The handles of all its goroutines, in the order of starting. Forgets them."""
+
+def _bubble() -> _Bubble | None:
+    """The bubble that this code runs in."""
+
+def _step(label: str) -> None:
+    """A step of an explored run that is no operation of goslings; `label` is one of a few."""
+
+def _outside_event() -> Event:
+    """An event that something outside any bubble will set: who waits for it does not wait for good."""

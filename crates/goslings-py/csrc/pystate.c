@@ -499,6 +499,26 @@ gs_frames(const gs_area *area, PyObject **codes, int *offsets, Py_ssize_t room)
     return count;
 }
 
+/* The same, outside of the files below `folder`. In an import the offset is -1. */
+PyObject *
+gs_caller_outside(PyObject *folder, int *offset)
+{
+    struct _PyInterpreterFrame *frame = PyThreadState_GetUnchecked()->current_frame;
+    for (; frame != NULL; frame = frame->previous) {
+        if (_PyFrame_IsIncomplete(frame)) {
+            continue;
+        }
+        PyCodeObject *code = _PyFrame_GetCode(frame);
+        if (PyUnicode_Tailmatch(code->co_filename, folder, 0, PY_SSIZE_T_MAX, -1) == 1) {
+            continue;
+        }
+        int frozen = PyUnicode_CompareWithASCIIString(code->co_filename, "<frozen importlib._bootstrap>") == 0;
+        *offset = frozen ? -1 : PyUnstable_InterpreterFrame_GetLasti(frame);
+        return Py_NewRef((PyObject *)code);
+    }
+    return NULL;
+}
+
 /* Whether this thread (or goroutine) has a context: until a context variable is set there may be none. */
 int
 gs_has_context(void)

@@ -1,5 +1,6 @@
 //! `AtomicInt`.
 
+use crate::bubble::{On, operation};
 use crate::errors;
 use pyo3::prelude::*;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -22,42 +23,49 @@ impl AtomicInt {
     }
 
     /// The value.
-    fn load(&self) -> i64 {
+    fn load(&self, py: Python<'_>) -> PyResult<i64> {
+        operation(py, "AtomicInt.load", On::Anything)?;
         // Ordering: SeqCst. That is what the class promises (Go's memory model).
-        self.value.load(Ordering::SeqCst)
+        Ok(self.value.load(Ordering::SeqCst))
     }
 
     /// Sets the value.
-    fn store(&self, value: i64) {
+    fn store(&self, py: Python<'_>, value: i64) -> PyResult<()> {
+        operation(py, "AtomicInt.store", On::Anything)?;
         // Ordering: SeqCst. As in `load`.
         self.value.store(value, Ordering::SeqCst);
+        Ok(())
     }
 
     /// Adds `delta` and returns the new value.
     #[pyo3(signature = (delta = 1))]
-    fn add(&self, delta: i64) -> i64 {
+    fn add(&self, py: Python<'_>, delta: i64) -> PyResult<i64> {
+        operation(py, "AtomicInt.add", On::Anything)?;
         // Ordering: SeqCst. As in `load`.
-        self.value.fetch_add(delta, Ordering::SeqCst).wrapping_add(delta)
+        Ok(self.value.fetch_add(delta, Ordering::SeqCst).wrapping_add(delta))
     }
 
     /// Sets the value and returns the old one.
-    fn swap(&self, value: i64) -> i64 {
+    fn swap(&self, py: Python<'_>, value: i64) -> PyResult<i64> {
+        operation(py, "AtomicInt.swap", On::Anything)?;
         // Ordering: SeqCst. As in `load`.
-        self.value.swap(value, Ordering::SeqCst)
+        Ok(self.value.swap(value, Ordering::SeqCst))
     }
 
     /// Sets the value to `new` if it is `old`; returns whether it was.
-    fn compare_and_swap(&self, old: i64, new: i64) -> bool {
+    fn compare_and_swap(&self, py: Python<'_>, old: i64, new: i64) -> PyResult<bool> {
+        operation(py, "AtomicInt.compare_and_swap", On::Anything)?;
         // Ordering: SeqCst. As in `load`.
-        self.value.compare_exchange(old, new, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+        Ok(self.value.compare_exchange(old, new, Ordering::SeqCst, Ordering::SeqCst).is_ok())
     }
 
-    fn __int__(&self) -> i64 {
-        self.load()
+    fn __int__(&self, py: Python<'_>) -> PyResult<i64> {
+        self.load(py)
     }
 
     fn __repr__(&self) -> String {
-        format!("AtomicInt({})", self.load())
+        // Ordering: SeqCst. As in `load`.
+        format!("AtomicInt({})", self.value.load(Ordering::SeqCst))
     }
 
     fn __copy__(&self) -> PyResult<()> {

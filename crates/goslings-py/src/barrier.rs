@@ -1,5 +1,6 @@
 //! `Barrier`.
 
+use crate::bubble::{On, operation};
 use crate::errors;
 use crate::timeout::wait;
 use goslings::BarrierError;
@@ -12,6 +13,8 @@ use pyo3::prelude::*;
 #[pyclass(module = "goslings", frozen, weakref)]
 pub(crate) struct Barrier {
     barrier: goslings::Barrier,
+    /// The number of the bubble that it was made in; 0: none.
+    made: u32,
 }
 
 #[pymethods]
@@ -19,7 +22,9 @@ impl Barrier {
     #[new]
     fn new(n: i64) -> PyResult<Barrier> {
         match usize::try_from(n) {
-            Ok(parties) if parties > 0 => Ok(Barrier { barrier: goslings::Barrier::new(parties) }),
+            Ok(parties) if parties > 0 => {
+                Ok(Barrier { barrier: goslings::Barrier::new(parties), made: goslings::bubble::current_id() })
+            }
             _ => Err(PyValueError::new_err("a Barrier needs a positive number of parties")),
         }
     }
@@ -30,6 +35,7 @@ impl Barrier {
     /// after `timeout`, and threading.BrokenBarrierError if it is or gets broken.
     #[pyo3(signature = (timeout = None))]
     fn wait(&self, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<usize> {
+        operation(py, "Barrier.wait", On::Shared(self.made))?;
         self.barrier.wait(wait(timeout)?).map_err(|error| match error {
             BarrierError::Broken => errors::broken_barrier(),
             BarrierError::Wait(error) => errors::wait(py, error, "barrier wait"),
@@ -37,13 +43,17 @@ impl Barrier {
     }
 
     /// Breaks the barrier: those who wait and those who come get BrokenBarrierError.
-    fn abort(&self) {
+    fn abort(&self, py: Python<'_>) -> PyResult<()> {
+        operation(py, "Barrier.abort", On::Anything)?;
         self.barrier.abort();
+        Ok(())
     }
 
     /// Makes the barrier as new; those who wait get BrokenBarrierError.
-    fn reset(&self) {
+    fn reset(&self, py: Python<'_>) -> PyResult<()> {
+        operation(py, "Barrier.reset", On::Anything)?;
         self.barrier.reset();
+        Ok(())
     }
 
     /// How many it waits for.

@@ -1,5 +1,6 @@
 //! `chan`, and its send-only and receive-only views.
 
+use crate::bubble::{On, operation};
 use crate::errors::{self, no_copy, no_pickle};
 use crate::timeout::wait;
 use crate::value::{Channel, Value};
@@ -55,12 +56,14 @@ pub(crate) fn channel_of(object: &Bound<'_, PyAny>) -> Option<Arc<Channel>> {
 #[inline]
 fn send(channel: &Channel, value: Bound<'_, PyAny>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
     let py = value.py();
+    operation(py, "chan.send", On::Made(channel.bubble()))?;
     let wait = wait(timeout)?;
     channel.send(Value::Object(value.unbind()), wait).map_err(|error| errors::send(py, error))
 }
 
 #[inline]
 fn recv(channel: &Channel, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Py<PyAny>> {
+    operation(py, "chan.recv", On::Made(channel.bubble()))?;
     match channel.recv(wait(timeout)?) {
         Ok(value) => Ok(value.into_object(py)),
         Err(error) => Err(errors::recv(py, error)),
@@ -72,6 +75,7 @@ fn recv_ok<'py>(
     py: Python<'py>,
     timeout: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyTuple>> {
+    operation(py, "chan.recv", On::Made(channel.bubble()))?;
     match channel.recv(wait(timeout)?) {
         Ok(value) => (value.into_object(py), true).into_pyobject(py),
         Err(RecvError::Closed) => (py.None(), false).into_pyobject(py),
@@ -80,6 +84,7 @@ fn recv_ok<'py>(
 }
 
 fn try_send(channel: &Channel, value: Bound<'_, PyAny>) -> PyResult<bool> {
+    operation(value.py(), "chan.try_send", On::Made(channel.bubble()))?;
     match channel.try_send(Value::Object(value.unbind())) {
         Ok(()) => Ok(true),
         Err(error) => errors::try_send(&error).map_or(Ok(false), Err),
@@ -101,6 +106,7 @@ impl<'py> FromPyObject<'_, 'py> for Optional {
 }
 
 fn try_recv(channel: &Channel, py: Python<'_>, default: Optional) -> PyResult<Py<PyAny>> {
+    operation(py, "chan.try_recv", On::Made(channel.bubble()))?;
     match (channel.try_recv(), default) {
         (Ok(value), _) => Ok(value.into_object(py)),
         (Err(TryRecvError::Empty), Optional::Given(default)) => Ok(default),
@@ -109,11 +115,34 @@ fn try_recv(channel: &Channel, py: Python<'_>, default: Optional) -> PyResult<Py
 }
 
 fn next(channel: &Channel, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
+    operation(py, "chan.recv", On::Made(channel.bubble()))?;
     match channel.recv(Wait::Forever) {
         Ok(value) => Ok(Some(value.into_object(py))),
         Err(RecvError::Closed) => Ok(None),
         Err(error) => Err(errors::recv(py, error)),
     }
+}
+
+fn close(channel: &Channel, py: Python<'_>) -> PyResult<()> {
+    operation(py, "chan.close", On::Made(channel.bubble()))?;
+    channel.close().map_err(errors::close)
+}
+
+/// Closes the channel at the end of a `with` block: closed already is what that wants.
+fn leave(channel: &Channel, py: Python<'_>) -> PyResult<()> {
+    operation(py, "chan.close", On::Made(channel.bubble()))?;
+    let _ = channel.close();
+    Ok(())
+}
+
+fn is_closed(channel: &Channel, py: Python<'_>) -> PyResult<bool> {
+    operation(py, "chan.closed", On::Anything)?;
+    Ok(channel.is_closed())
+}
+
+fn len(channel: &Channel, py: Python<'_>) -> PyResult<usize> {
+    operation(py, "len(chan)", On::Anything)?;
+    Ok(channel.len())
 }
 
 fn same(channel: &Arc<Channel>, other: &Bound<'_, PyAny>) -> Option<bool> {
@@ -197,14 +226,14 @@ impl PyChan {
     /// Closes the channel: wakes every waiter; what is buffered stays receivable.
     ///
     /// Never blocks. Raises Closed if it is closed already.
-    fn close(&self) -> PyResult<()> {
-        self.channel.close().map_err(errors::close)
+    fn close(&self, py: Python<'_>) -> PyResult<()> {
+        close(&self.channel, py)
     }
 
     /// Whether it was closed.
     #[getter]
-    fn closed(&self) -> bool {
-        self.channel.is_closed()
+    fn closed(&self, py: Python<'_>) -> PyResult<bool> {
+        is_closed(&self.channel, py)
     }
 
     /// How many values it can buffer.
@@ -223,8 +252,8 @@ impl PyChan {
         RecvChan { channel: Arc::clone(&slf.get().channel), of: Some(slf.unbind()), _timer: None }
     }
 
-    fn __len__(&self) -> usize {
-        self.channel.len()
+    fn __len__(&self, py: Python<'_>) -> PyResult<usize> {
+        len(&self.channel, py)
     }
 
     fn __bool__(&self) -> bool {
@@ -243,9 +272,14 @@ impl PyChan {
         slf
     }
 
-    fn __exit__(&self, _type: &Bound<'_, PyAny>, _value: &Bound<'_, PyAny>, _tb: &Bound<'_, PyAny>) {
-        // Closed already: that is what leaving the block wants.
-        let _ = self.channel.close();
+    fn __exit__(
+        &self,
+        py: Python<'_>,
+        _type: &Bound<'_, PyAny>,
+        _value: &Bound<'_, PyAny>,
+        _tb: &Bound<'_, PyAny>,
+    ) -> PyResult<()> {
+        leave(&self.channel, py)
     }
 
     fn __eq__(&self, py: Python<'_>, other: &Bound<'_, PyAny>) -> Py<PyAny> {
@@ -314,14 +348,14 @@ impl SendChan {
     }
 
     /// As `chan.close`.
-    fn close(&self) -> PyResult<()> {
-        self.channel.close().map_err(errors::close)
+    fn close(&self, py: Python<'_>) -> PyResult<()> {
+        close(&self.channel, py)
     }
 
     /// Whether the channel was closed.
     #[getter]
-    fn closed(&self) -> bool {
-        self.channel.is_closed()
+    fn closed(&self, py: Python<'_>) -> PyResult<bool> {
+        is_closed(&self.channel, py)
     }
 
     /// How many values the channel can buffer.
@@ -330,8 +364,8 @@ impl SendChan {
         self.channel.capacity()
     }
 
-    fn __len__(&self) -> usize {
-        self.channel.len()
+    fn __len__(&self, py: Python<'_>) -> PyResult<usize> {
+        len(&self.channel, py)
     }
 
     fn __bool__(&self) -> bool {
@@ -342,8 +376,14 @@ impl SendChan {
         slf
     }
 
-    fn __exit__(&self, _type: &Bound<'_, PyAny>, _value: &Bound<'_, PyAny>, _tb: &Bound<'_, PyAny>) {
-        let _ = self.channel.close();
+    fn __exit__(
+        &self,
+        py: Python<'_>,
+        _type: &Bound<'_, PyAny>,
+        _value: &Bound<'_, PyAny>,
+        _tb: &Bound<'_, PyAny>,
+    ) -> PyResult<()> {
+        leave(&self.channel, py)
     }
 
     fn __eq__(&self, py: Python<'_>, other: &Bound<'_, PyAny>) -> Py<PyAny> {
@@ -401,8 +441,8 @@ impl RecvChan {
 
     /// Whether the channel was closed.
     #[getter]
-    fn closed(&self) -> bool {
-        self.channel.is_closed()
+    fn closed(&self, py: Python<'_>) -> PyResult<bool> {
+        is_closed(&self.channel, py)
     }
 
     /// How many values the channel can buffer; 0 for a timer's.
@@ -411,8 +451,8 @@ impl RecvChan {
         self.channel.capacity()
     }
 
-    fn __len__(&self) -> usize {
-        self.channel.len()
+    fn __len__(&self, py: Python<'_>) -> PyResult<usize> {
+        len(&self.channel, py)
     }
 
     fn __bool__(&self) -> bool {

@@ -1,5 +1,6 @@
 //! `Cond`.
 
+use crate::bubble::{On, operation};
 use crate::errors;
 use crate::mutex::PyMutex;
 use crate::timeout::wait;
@@ -14,13 +15,15 @@ use pyo3::prelude::*;
 pub(crate) struct Cond {
     cond: goslings::Cond,
     mutex: Py<PyMutex>,
+    /// The number of the bubble that it was made in; 0: none.
+    made: u32,
 }
 
 #[pymethods]
 impl Cond {
     #[new]
     fn new(mutex: Py<PyMutex>) -> Cond {
-        Cond { cond: goslings::Cond::new(), mutex }
+        Cond { cond: goslings::Cond::new(), mutex, made: goslings::bubble::current_id() }
     }
 
     /// Unlocks the mutex, waits to be notified, and locks it again; returns whether that came within
@@ -29,6 +32,7 @@ impl Cond {
     /// The mutex is locked on return in every case. Raises RuntimeError if it was not locked.
     #[pyo3(signature = (timeout = None))]
     fn wait(&self, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<bool> {
+        operation(py, "Cond.wait", On::Made(self.made))?;
         match self.cond.wait(&self.mutex.get().mutex, wait(timeout)?) {
             Ok(()) => Ok(true),
             Err(CondError::NotLocked) => Err(errors::misuse("Cond.wait with its Mutex unlocked")),
@@ -37,13 +41,17 @@ impl Cond {
     }
 
     /// Wakes the one that has waited longest, if anybody waits. Never blocks.
-    fn notify(&self) {
+    fn notify(&self, py: Python<'_>) -> PyResult<()> {
+        operation(py, "Cond.notify", On::Made(self.made))?;
         self.cond.notify_one();
+        Ok(())
     }
 
     /// Wakes all that wait now. Never blocks.
-    fn notify_all(&self) {
+    fn notify_all(&self, py: Python<'_>) -> PyResult<()> {
+        operation(py, "Cond.notify_all", On::Made(self.made))?;
         self.cond.notify_all();
+        Ok(())
     }
 
     /// The mutex given at the start.
@@ -59,10 +67,12 @@ impl Cond {
 
     fn __exit__(
         &self,
+        py: Python<'_>,
         _type: &Bound<'_, PyAny>,
         _value: &Bound<'_, PyAny>,
         _tb: &Bound<'_, PyAny>,
     ) -> PyResult<()> {
+        operation(py, "Mutex.unlock", On::Anything)?;
         self.mutex.get().mutex.unlock().map_err(|_| errors::misuse("unlock of unlocked Mutex"))
     }
 

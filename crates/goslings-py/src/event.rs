@@ -1,5 +1,6 @@
 //! `Event`.
 
+use crate::bubble::{On, operation};
 use crate::errors;
 use crate::timeout::wait;
 use pyo3::prelude::*;
@@ -8,33 +9,41 @@ use pyo3::prelude::*;
 #[pyclass(module = "goslings", frozen, weakref)]
 pub(crate) struct Event {
     event: goslings::Event,
+    /// The number of the bubble that it was made in; 0: none.
+    made: u32,
 }
 
 #[pymethods]
 impl Event {
     #[new]
     fn new() -> Event {
-        Event { event: goslings::Event::new() }
+        Event { event: goslings::Event::new(), made: goslings::bubble::current_id() }
     }
 
     /// Sets the flag and wakes all who wait. Never blocks.
-    fn set(&self) {
+    fn set(&self, py: Python<'_>) -> PyResult<()> {
+        operation(py, "Event.set", On::Anything)?;
         self.event.set();
+        Ok(())
     }
 
     /// Clears the flag. Never blocks.
-    fn clear(&self) {
+    fn clear(&self, py: Python<'_>) -> PyResult<()> {
+        operation(py, "Event.clear", On::Anything)?;
         self.event.clear();
+        Ok(())
     }
 
     /// Whether the flag is set.
-    fn is_set(&self) -> bool {
-        self.event.is_set()
+    fn is_set(&self, py: Python<'_>) -> PyResult<bool> {
+        operation(py, "Event.is_set", On::Anything)?;
+        Ok(self.event.is_set())
     }
 
     /// Waits until the flag is set; returns whether that came within `timeout` seconds.
     #[pyo3(signature = (timeout = None))]
     fn wait(&self, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<bool> {
+        operation(py, "Event.wait", On::Shared(self.made))?;
         errors::waited(py, self.event.wait(wait(timeout)?))
     }
 
@@ -49,4 +58,11 @@ impl Event {
     fn __reduce__(&self) -> PyResult<()> {
         Err(errors::no_pickle("Event"))
     }
+}
+
+/// An event that something outside any bubble will set: who waits for it does not wait for good.
+#[pyfunction]
+#[pyo3(name = "_outside_event")]
+pub(crate) fn outside_event() -> Event {
+    Event { event: goslings::Event::new(), made: 0 }
 }

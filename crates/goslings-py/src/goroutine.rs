@@ -1,12 +1,14 @@
 //! `go`, and the handle it returns.
 
+use crate::bubble::{self, On, operation};
 use crate::chan::RecvChan;
 use crate::errors::{self, Cancelled, CancelledError, GoExit};
 use crate::host;
 use crate::timeout::wait;
 use crate::value::Channel;
+use goslings::bubble::Bubble;
 use goslings::chan::RecvError;
-use goslings::{Task, Wait, WaitGroup};
+use goslings::{Task, WaitGroup};
 use pyo3::exceptions::{PyBaseException, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
@@ -115,6 +117,19 @@ pub(crate) fn launch(
     kwargs: Option<Bound<'_, PyDict>>,
     group: Option<Arc<WaitGroup>>,
 ) -> PyResult<Py<Goroutine>> {
+    operation(py, "go", On::Anything)?;
+    launch_in(py, goslings::bubble::current().as_ref(), function, args, kwargs, group)
+}
+
+/// The same, in this bubble or in none.
+pub(crate) fn launch_in(
+    py: Python<'_>,
+    bubble: Option<&Arc<Bubble>>,
+    function: Bound<'_, PyAny>,
+    args: Bound<'_, PyTuple>,
+    kwargs: Option<Bound<'_, PyDict>>,
+    group: Option<Arc<WaitGroup>>,
+) -> PyResult<Py<Goroutine>> {
     if !function.is_callable() {
         let kind = function.get_type().name()?;
         return Err(PyTypeError::new_err(format!("go needs a callable, not {kind}")));
@@ -129,8 +144,11 @@ pub(crate) fn launch(
         group.add(1).map_err(|_| errors::misuse("negative WaitGroup counter"))?;
     }
     let handle = Py::new(py, Goroutine::new(start, group, host::caller(py)))?;
+    if let Some(bubble) = bubble {
+        bubble::keep(py, bubble, &handle);
+    }
     let (job, data) = host::job(handle.clone_ref(py));
-    let spawned = goslings::spawn_with(job, data, |task| {
+    let spawned = goslings::spawn_in(bubble, job, data, |task| {
         let _ = handle.get().task.set(Arc::clone(task));
     });
     if spawned.is_err() {
@@ -148,6 +166,9 @@ pub(crate) fn run_here(py: Python<'_>, function: Py<PyAny>) -> PyResult<()> {
     let handle = Bound::new(py, Goroutine::new(start, None, None))?;
     if let Some(task) = goslings::current() {
         host::adopt(&task, &handle);
+        if let Some(bubble) = goslings::bubble::current() {
+            bubble::keep(py, &bubble, &handle.clone().unbind());
+        }
         let _ = handle.get().task.set(task);
     }
     run(py, &handle);
@@ -276,9 +297,10 @@ impl Goroutine {
 
     /// The channel that is closed at the end.
     fn finished(&self) -> &Arc<Channel> {
-        let finished = self
-            .finished
-            .get_or_init(|| Arc::new(Channel::for_end(self.task.get().map_or(0, |task| task.id()))));
+        let finished = self.finished.get_or_init(|| {
+            let (id, bubble) = self.task.get().map_or((0, 0), |task| (task.id(), task.bubble_id()));
+            Arc::new(Channel::for_end(id, bubble))
+        });
         // Ordering: SeqCst fence, pairs with the one in `finish`.
         fence(Ordering::SeqCst);
         if self.end.get().is_some() {
@@ -288,8 +310,20 @@ impl Goroutine {
         finished
     }
 
+    /// Whether it is the handle of `task`.
+    pub(crate) fn is_of(&self, task: &Arc<Task>) -> bool {
+        self.task.get().is_some_and(|own| Arc::ptr_eq(own, task))
+    }
+
+    /// The number of its bubble; 0: none.
+    fn bubble_id(&self) -> u32 {
+        self.task.get().map_or(0, |task| task.bubble_id())
+    }
+
     /// Waits for the end; false if the time was up first.
-    fn wait(&self, py: Python<'_>, wait: Wait) -> PyResult<bool> {
+    fn wait(&self, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<bool> {
+        operation(py, "Goroutine.result", On::Shared(self.bubble_id()))?;
+        let wait = wait(timeout)?;
         if self.end.get().is_some() {
             return Ok(true);
         }
@@ -312,7 +346,7 @@ impl Goroutine {
 
     /// The end, once it is there.
     fn outcome(&self, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<&End> {
-        if !self.wait(py, wait(timeout)?)? {
+        if !self.wait(py, timeout)? {
             return Err(errors::timed_out("waiting for the goroutine"));
         }
         self.mark_read();
@@ -474,12 +508,13 @@ impl Goroutine {
     /// Waits for the end, however it comes; returns whether it came within `timeout` seconds.
     #[pyo3(signature = (timeout = None))]
     fn join(&self, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<bool> {
-        self.wait(py, wait(timeout)?)
+        self.wait(py, timeout)
     }
 
     /// Whether it has ended. Never blocks.
-    fn done(&self) -> bool {
-        self.end.get().is_some()
+    fn done(&self, py: Python<'_>) -> PyResult<bool> {
+        operation(py, "Goroutine.done", On::Anything)?;
+        Ok(self.end.get().is_some())
     }
 
     /// Whether it has ended by being cancelled. Never blocks.
@@ -491,9 +526,10 @@ impl Goroutine {
     ///
     /// One that has not started will not run. Returns False if it has ended already. Never blocks.
     #[pyo3(signature = (msg = None))]
-    fn cancel(&self, msg: Option<Py<PyAny>>) -> bool {
+    fn cancel(&self, py: Python<'_>, msg: Option<Py<PyAny>>) -> PyResult<bool> {
+        operation(py, "Goroutine.cancel", On::Anything)?;
         if self.end.get().is_some() {
-            return false;
+            return Ok(false);
         }
         let old = {
             let mut live = self.lock();
@@ -504,7 +540,7 @@ impl Goroutine {
         if let Some(task) = self.task.get() {
             task.cancel();
         }
-        true
+        Ok(true)
     }
 
     /// Calls `fn(goroutine)` when it has ended, on its worker; at once if it has ended already.
@@ -622,6 +658,7 @@ pub(crate) fn current(py: Python<'_>) -> Option<Bound<'_, Goroutine>> {
 /// Lets others run: the goroutine goes on after those that are ready on its worker. A cancel point.
 #[pyfunction]
 pub(crate) fn gosched(py: Python<'_>) -> PyResult<()> {
+    operation(py, "gosched", On::Nothing)?;
     if goslings::with_current(|task| task.is_some_and(Task::take_cancel)) {
         return Err(errors::cancelled(py));
     }

@@ -8,7 +8,7 @@ use goslings::{AREA_SIZE, Area, Host, Job, JobVTable, StackBounds};
 use pyo3::exceptions::PyImportError;
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyTuple};
+use pyo3::types::{PyDict, PyString, PyTuple};
 use std::ffi::{CStr, c_char, c_int};
 
 unsafe extern "C" {
@@ -20,6 +20,7 @@ unsafe extern "C" {
     fn gs_enter(area: *mut Area, low: usize, base: usize, end: usize);
     fn gs_leave(area: *mut Area);
     fn gs_caller(offset: *mut c_int) -> *mut ffi::PyObject;
+    fn gs_caller_outside(folder: *mut ffi::PyObject, offset: *mut c_int) -> *mut ffi::PyObject;
     fn gs_has_context() -> c_int;
     fn PyCode_Addr2Line(code: *mut ffi::PyObject, offset: c_int) -> c_int;
 }
@@ -372,6 +373,15 @@ pub(crate) fn caller(py: Python<'_>) -> Option<(Py<PyAny>, i32)> {
     let mut offset = 0;
     // SAFETY: attached; returns a new reference or null.
     let code = unsafe { Bound::from_owned_ptr_or_opt(py, gs_caller(&raw mut offset)) }?;
+    Some((code.unbind(), offset))
+}
+
+/// Where the calling Python code is that is not in a file of `folder`; the offset is negative in an import.
+pub(crate) fn caller_outside(py: Python<'_>, folder: &Py<PyString>) -> Option<(Py<PyAny>, i32)> {
+    let mut offset = 0;
+    // SAFETY: attached, `folder` is a str; returns a new reference or null.
+    let code =
+        unsafe { Bound::from_owned_ptr_or_opt(py, gs_caller_outside(folder.as_ptr(), &raw mut offset)) }?;
     Some((code.unbind(), offset))
 }
 

@@ -3,6 +3,7 @@
 
 mod atomic;
 mod barrier;
+mod bubble;
 mod chan;
 mod cond;
 mod errors;
@@ -31,11 +32,13 @@ mod module {
     #[pymodule_export]
     use crate::barrier::Barrier;
     #[pymodule_export]
+    use crate::bubble::{PyBubble, current as bubble, step};
+    #[pymodule_export]
     use crate::chan::{PyChan, RecvChan, SendChan};
     #[pymodule_export]
     use crate::cond::Cond;
     #[pymodule_export]
-    use crate::event::Event;
+    use crate::event::{Event, outside_event};
     #[pymodule_export]
     use crate::goroutine::{
         Goroutine, current, go, goexit, gomaxprocs, gosched, held, num_goroutine, set_slice_ms,

@@ -1,5 +1,6 @@
 //! `Mutex`.
 
+use crate::bubble::{On, operation};
 use crate::errors;
 use crate::timeout::wait;
 use pyo3::prelude::*;
@@ -24,22 +25,26 @@ impl PyMutex {
     /// Locks. Blocks while somebody else holds it, at most `timeout` seconds; then raises TimeoutError.
     #[pyo3(signature = (timeout = None))]
     fn lock(&self, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
+        operation(py, "Mutex.lock", On::Anything)?;
         self.mutex.lock(wait(timeout)?).map_err(|error| errors::wait(py, error, "lock"))
     }
 
     /// Locks if nobody holds it; returns whether it did. Never blocks.
-    fn try_lock(&self) -> bool {
-        self.mutex.try_lock()
+    fn try_lock(&self, py: Python<'_>) -> PyResult<bool> {
+        operation(py, "Mutex.try_lock", On::Anything)?;
+        Ok(self.mutex.try_lock())
     }
 
     /// Unlocks. Never blocks. Raises RuntimeError if it is not locked.
-    fn unlock(&self) -> PyResult<()> {
+    fn unlock(&self, py: Python<'_>) -> PyResult<()> {
+        operation(py, "Mutex.unlock", On::Anything)?;
         self.mutex.unlock().map_err(|_| errors::misuse("unlock of unlocked Mutex"))
     }
 
     /// Whether somebody holds it.
-    fn locked(&self) -> bool {
-        self.mutex.is_locked()
+    fn locked(&self, py: Python<'_>) -> PyResult<bool> {
+        operation(py, "Mutex.locked", On::Anything)?;
+        Ok(self.mutex.is_locked())
     }
 
     fn __enter__(slf: Bound<'_, Self>) -> PyResult<Bound<'_, Self>> {
@@ -49,11 +54,12 @@ impl PyMutex {
 
     fn __exit__(
         &self,
+        py: Python<'_>,
         _type: &Bound<'_, PyAny>,
         _value: &Bound<'_, PyAny>,
         _tb: &Bound<'_, PyAny>,
     ) -> PyResult<()> {
-        self.unlock()
+        self.unlock(py)
     }
 
     fn __copy__(&self) -> PyResult<()> {

@@ -1,5 +1,6 @@
 //! `RWMutex`.
 
+use crate::bubble::{On, operation};
 use crate::errors;
 use crate::timeout::wait;
 use goslings::RwMutex;
@@ -23,18 +24,22 @@ pub(crate) struct RWMutexSide {
 }
 
 fn rlock(mutex: &RwMutex, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
+    operation(py, "RWMutex.rlock", On::Anything)?;
     mutex.rlock(wait(timeout)?).map_err(|error| errors::wait(py, error, "rlock"))
 }
 
 fn lock(mutex: &RwMutex, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
+    operation(py, "RWMutex.lock", On::Anything)?;
     mutex.lock(wait(timeout)?).map_err(|error| errors::wait(py, error, "lock"))
 }
 
-fn runlock(mutex: &RwMutex) -> PyResult<()> {
+fn runlock(mutex: &RwMutex, py: Python<'_>) -> PyResult<()> {
+    operation(py, "RWMutex.runlock", On::Anything)?;
     mutex.runlock().map_err(|_| errors::misuse("runlock of unlocked RWMutex"))
 }
 
-fn unlock(mutex: &RwMutex) -> PyResult<()> {
+fn unlock(mutex: &RwMutex, py: Python<'_>) -> PyResult<()> {
+    operation(py, "RWMutex.unlock", On::Anything)?;
     mutex.unlock().map_err(|_| errors::misuse("unlock of unlocked RWMutex"))
 }
 
@@ -53,13 +58,14 @@ impl RWMutex {
     }
 
     /// Locks for reading if that needs no waiting; returns whether it did.
-    fn try_rlock(&self) -> bool {
-        self.mutex.try_rlock()
+    fn try_rlock(&self, py: Python<'_>) -> PyResult<bool> {
+        operation(py, "RWMutex.try_rlock", On::Anything)?;
+        Ok(self.mutex.try_rlock())
     }
 
     /// Undoes one `rlock`. Raises RuntimeError if no reader holds it.
-    fn runlock(&self) -> PyResult<()> {
-        runlock(&self.mutex)
+    fn runlock(&self, py: Python<'_>) -> PyResult<()> {
+        runlock(&self.mutex, py)
     }
 
     /// Locks for writing. Blocks while anybody holds it, at most `timeout` seconds; then raises TimeoutError.
@@ -69,13 +75,14 @@ impl RWMutex {
     }
 
     /// Locks for writing if that needs no waiting; returns whether it did.
-    fn try_lock(&self) -> bool {
-        self.mutex.try_lock()
+    fn try_lock(&self, py: Python<'_>) -> PyResult<bool> {
+        operation(py, "RWMutex.try_lock", On::Anything)?;
+        Ok(self.mutex.try_lock())
     }
 
     /// Undoes `lock`. Raises RuntimeError if no writer holds it.
-    fn unlock(&self) -> PyResult<()> {
-        unlock(&self.mutex)
+    fn unlock(&self, py: Python<'_>) -> PyResult<()> {
+        unlock(&self.mutex, py)
     }
 
     /// The reading side: `with rw.read():`.
@@ -115,10 +122,11 @@ impl RWMutexSide {
 
     fn __exit__(
         &self,
+        py: Python<'_>,
         _type: &Bound<'_, PyAny>,
         _value: &Bound<'_, PyAny>,
         _tb: &Bound<'_, PyAny>,
     ) -> PyResult<()> {
-        if self.writes { unlock(&self.mutex) } else { runlock(&self.mutex) }
+        if self.writes { unlock(&self.mutex, py) } else { runlock(&self.mutex, py) }
     }
 }

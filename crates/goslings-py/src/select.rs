@@ -1,5 +1,6 @@
 //! `select` and its cases.
 
+use crate::bubble::{On, operation};
 use crate::chan::{PyChan, RecvChan, SendChan};
 use crate::errors;
 use crate::timeout::wait;
@@ -118,7 +119,6 @@ pub(crate) fn select(
     cases: &Bound<'_, PyTuple>,
     timeout: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<Option<Selected>> {
-    let wait = wait(timeout)?;
     let mut given: Few<'_> = Few::new();
     let cases = cases.as_slice();
     for case in cases {
@@ -137,7 +137,8 @@ pub(crate) fn select(
             }
         });
     }
-    match goslings::select(given.as_mut_slice(), wait) {
+    operation(py, "select", given.made())?;
+    match goslings::select(given.as_mut_slice(), wait(timeout)?) {
         Ok(selected) => {
             let case = cases[selected.index].cast::<Case>()?.get();
             Ok(Some(Selected {
@@ -187,6 +188,18 @@ impl<'a> Few<'a> {
             self.more.push(case);
         }
         self.len += 1;
+    }
+
+    /// Where the channels were made.
+    fn made(&self) -> On {
+        let cases = if self.len <= self.inline.len() { &self.inline[..self.len] } else { &self.more };
+        let mut channels = cases.iter().filter_map(goslings::Case::chan);
+        let Some(first) = channels.next().map(Channel::bubble) else { return On::Nothing };
+        // Of several bubbles: whoever is in one of them is outside the other.
+        match channels.map(Channel::bubble).filter(|&other| other != first).max() {
+            None => On::Made(first),
+            Some(other) => On::Mixed(first.max(other)),
+        }
     }
 
     fn as_mut_slice(&mut self) -> &mut [goslings::Case<'a, Value>] {

@@ -1,5 +1,6 @@
 //! `Semaphore`.
 
+use crate::bubble::{On, operation};
 use crate::errors;
 use crate::timeout::wait;
 use goslings::AcquireError;
@@ -13,6 +14,8 @@ use pyo3::prelude::*;
 #[pyclass(module = "goslings", frozen, weakref)]
 pub(crate) struct Semaphore {
     semaphore: goslings::Semaphore,
+    /// The number of the bubble that it was made in; 0: none.
+    made: u32,
 }
 
 fn number(n: i64) -> PyResult<u64> {
@@ -23,7 +26,10 @@ fn number(n: i64) -> PyResult<u64> {
 impl Semaphore {
     #[new]
     fn new(n: i64) -> PyResult<Semaphore> {
-        Ok(Semaphore { semaphore: goslings::Semaphore::new(number(n)?) })
+        Ok(Semaphore {
+            semaphore: goslings::Semaphore::new(number(n)?),
+            made: goslings::bubble::current_id(),
+        })
     }
 
     /// Takes `n` permits. Blocks until they are free, at most `timeout` seconds; then raises TimeoutError.
@@ -31,6 +37,7 @@ impl Semaphore {
     /// Raises ValueError if `n` is more than there are in all.
     #[pyo3(signature = (n = 1, timeout = None))]
     fn acquire(&self, py: Python<'_>, n: i64, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
+        operation(py, "Semaphore.acquire", On::Shared(self.made))?;
         match self.semaphore.acquire(number(n)?, wait(timeout)?) {
             Ok(()) => Ok(()),
             Err(AcquireError::TooMany) => {
@@ -43,13 +50,15 @@ impl Semaphore {
 
     /// Takes `n` permits if that needs no waiting; returns whether it did.
     #[pyo3(signature = (n = 1))]
-    fn try_acquire(&self, n: i64) -> PyResult<bool> {
+    fn try_acquire(&self, py: Python<'_>, n: i64) -> PyResult<bool> {
+        operation(py, "Semaphore.try_acquire", On::Anything)?;
         Ok(self.semaphore.try_acquire(number(n)?))
     }
 
     /// Gives `n` permits back. Never blocks. Raises RuntimeError if that is more than were taken.
     #[pyo3(signature = (n = 1))]
-    fn release(&self, n: i64) -> PyResult<()> {
+    fn release(&self, py: Python<'_>, n: i64) -> PyResult<()> {
+        operation(py, "Semaphore.release", On::Anything)?;
         let released = self.semaphore.release(number(n)?);
         released.map_err(|_| errors::misuse("release of more permits than were acquired"))
     }
@@ -61,11 +70,12 @@ impl Semaphore {
 
     fn __exit__(
         &self,
+        py: Python<'_>,
         _type: &Bound<'_, PyAny>,
         _value: &Bound<'_, PyAny>,
         _tb: &Bound<'_, PyAny>,
     ) -> PyResult<()> {
-        self.release(1)
+        self.release(py, 1)
     }
 
     fn __copy__(&self) -> PyResult<()> {

@@ -1,5 +1,6 @@
 //! `sleep`, `after`, `after_func`, `Timer` and `Ticker`: Go 1.23's rules.
 
+use crate::bubble::{On, operation};
 use crate::chan::RecvChan;
 use crate::errors;
 use crate::goroutine::run_here;
@@ -39,6 +40,7 @@ fn has_tick(channel: &Channel) -> bool {
 #[pyfunction]
 #[pyo3(signature = (seconds, /))]
 pub(crate) fn sleep(seconds: &Bound<'_, PyAny>) -> PyResult<()> {
+    operation(seconds.py(), "sleep", On::Nothing)?;
     let wait = from_seconds(crate::timeout::seconds(seconds, "seconds")?);
     goslings::sleep(wait).map_err(|error| errors::sleep(seconds.py(), error))
 }
@@ -62,7 +64,12 @@ pub(crate) fn after_func(seconds: &Bound<'_, PyAny>, r#fn: Bound<'_, PyAny>) -> 
     if !r#fn.is_callable() {
         return Err(PyTypeError::new_err("after_func needs a callable"));
     }
-    let call = Arc::new(Call { function: r#fn.unbind(), keep: KeepLock::new(None), this: OnceLock::new() });
+    let call = Arc::new(Call {
+        function: r#fn.unbind(),
+        keep: KeepLock::new(None),
+        made: goslings::bubble::current_id(),
+        this: OnceLock::new(),
+    });
     let _ = call.this.set(Arc::downgrade(&call));
     let timer = Arc::new(Timer::new(Arc::clone(&call) as Arc<dyn Target>));
     let timer = PyTimer { timer, kind: Kind::Function(call) };
@@ -78,6 +85,8 @@ struct Call {
     function: Py<PyAny>,
     /// The timer itself, while it is set: it fires also when nobody holds it any more.
     keep: KeepLock,
+    /// The number of the bubble that it was made in; 0: none.
+    made: u32,
     this: OnceLock<Weak<Call>>,
 }
 
@@ -124,6 +133,13 @@ enum Kind {
 }
 
 impl PyTimer {
+    fn made(&self) -> On {
+        match &self.kind {
+            Kind::Channel(channel) => On::Made(channel.bubble()),
+            Kind::Function(call) => On::Made(call.made),
+        }
+    }
+
     /// Stops the timer, or sets it anew; returns whether that prevented something.
     fn set(&self, at: Option<Deadline>) -> bool {
         let next = at.map(|at| (at, 0));
@@ -169,13 +185,15 @@ impl PyTimer {
 
     /// Stops the timer; returns whether that came in time: before its value was received, or before its
     /// function was started. Does not wait for a function that runs. Never blocks.
-    fn stop(&self) -> bool {
-        self.set(None)
+    fn stop(&self, py: Python<'_>) -> PyResult<bool> {
+        operation(py, "Timer.stop", self.made())?;
+        Ok(self.set(None))
     }
 
     /// Sets the timer anew, `seconds` from now; returns what `stop` would have.
     #[pyo3(signature = (seconds, /))]
     fn reset(&self, seconds: &Bound<'_, PyAny>) -> PyResult<bool> {
+        operation(seconds.py(), "Timer.reset", self.made())?;
         let at = deadline(crate::timeout::seconds(seconds, "seconds")?);
         Ok(self.set(Some(at)))
     }
@@ -240,13 +258,16 @@ impl Ticker {
     }
 
     /// Ticks no more. Does not close the channel; nothing of before is received afterwards.
-    fn stop(&self) {
+    fn stop(&self, py: Python<'_>) -> PyResult<()> {
+        operation(py, "Ticker.stop", On::Made(self.channel.bubble()))?;
         self.timer.reset(None, || has_tick(&self.channel));
+        Ok(())
     }
 
     /// Ticks every `seconds` from now on.
     #[pyo3(signature = (seconds, /))]
     fn reset(&self, seconds: &Bound<'_, PyAny>) -> PyResult<()> {
+        operation(seconds.py(), "Ticker.reset", On::Made(self.channel.bubble()))?;
         self.timer.reset(Some(period(seconds)?), || has_tick(&self.channel));
         Ok(())
     }
@@ -256,6 +277,7 @@ impl Ticker {
     }
 
     fn __next__(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        operation(py, "chan.recv", On::Made(self.channel.bubble()))?;
         match self.channel.recv(Wait::Forever) {
             Ok(value) => Ok(value.into_object(py)),
             Err(error) => Err(errors::recv(py, error)),
@@ -266,8 +288,14 @@ impl Ticker {
         slf
     }
 
-    fn __exit__(&self, _type: &Bound<'_, PyAny>, _value: &Bound<'_, PyAny>, _tb: &Bound<'_, PyAny>) {
-        self.stop();
+    fn __exit__(
+        &self,
+        py: Python<'_>,
+        _type: &Bound<'_, PyAny>,
+        _value: &Bound<'_, PyAny>,
+        _tb: &Bound<'_, PyAny>,
+    ) -> PyResult<()> {
+        self.stop(py)
     }
 
     fn __copy__(&self) -> PyResult<()> {

@@ -1,5 +1,6 @@
 //! `WaitGroup`.
 
+use crate::bubble::{On, operation};
 use crate::errors;
 use crate::goroutine::{Goroutine, launch};
 use crate::timeout::wait;
@@ -11,30 +12,35 @@ use std::sync::Arc;
 #[pyclass(module = "goslings", frozen, weakref)]
 pub(crate) struct WaitGroup {
     group: Arc<goslings::WaitGroup>,
+    /// The number of the bubble that it was made in; 0: none.
+    made: u32,
 }
 
 #[pymethods]
 impl WaitGroup {
     #[new]
     fn new() -> WaitGroup {
-        WaitGroup { group: Arc::new(goslings::WaitGroup::new()) }
+        WaitGroup { group: Arc::new(goslings::WaitGroup::new()), made: goslings::bubble::current_id() }
     }
 
     /// Adds `n`, which may be negative, to the counter. Never blocks. Raises RuntimeError if that takes it
     /// below zero.
     #[pyo3(signature = (n = 1))]
-    fn add(&self, n: i64) -> PyResult<()> {
+    fn add(&self, py: Python<'_>, n: i64) -> PyResult<()> {
+        operation(py, "WaitGroup.add", On::Made(self.made))?;
         self.group.add(n).map_err(|_| errors::misuse("negative WaitGroup counter"))
     }
 
     /// Takes one off the counter. Never blocks. Raises RuntimeError below zero.
-    fn done(&self) -> PyResult<()> {
+    fn done(&self, py: Python<'_>) -> PyResult<()> {
+        operation(py, "WaitGroup.done", On::Made(self.made))?;
         self.group.done().map_err(|_| errors::misuse("negative WaitGroup counter"))
     }
 
     /// Waits until the counter is zero; returns whether that came within `timeout` seconds.
     #[pyo3(signature = (timeout = None))]
     fn wait(&self, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<bool> {
+        operation(py, "WaitGroup.wait", On::Made(self.made))?;
         errors::waited(py, self.group.wait(wait(timeout)?))
     }
 

@@ -75,10 +75,15 @@ pub(crate) fn note(now: Deadline) {
     }
 }
 
-/// The time now.
-#[cfg(not(loom))]
+/// The time now; in a bubble, that of the bubble.
 #[must_use]
 pub fn now() -> Deadline {
+    crate::bubble::now().unwrap_or_else(real)
+}
+
+/// The time now.
+#[cfg(not(loom))]
+fn real() -> Deadline {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: `time` is a valid place to write to; CLOCK_MONOTONIC exists on every system we build for.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
@@ -86,7 +91,7 @@ pub fn now() -> Deadline {
 }
 
 #[cfg(loom)]
-pub use model::now;
+use model::real;
 #[cfg(all(loom, test))]
 pub(crate) use model::restart;
 
@@ -103,8 +108,7 @@ mod model {
     }
 
     /// The time now.
-    #[must_use]
-    pub fn now() -> Deadline {
+    pub(super) fn real() -> Deadline {
         NOW.set(NOW.get() + TICK.get());
         Deadline(NOW.get())
     }

@@ -6,6 +6,8 @@
 
 // The audit list: every module that needs unsafe code, and why. The others cannot contain any.
 mod barrier;
+#[expect(unsafe_code, reason = "tasks and workers behind raw pointers")]
+pub mod bubble;
 #[expect(unsafe_code, reason = "nodes in the frame of the waiting call")]
 pub mod chan;
 #[cfg_attr(not(loom), expect(unsafe_code, reason = "the clock is a system call"))]
@@ -59,8 +61,8 @@ pub use mutex::{Mutex, NotLocked};
 pub use rwmutex::RwMutex;
 pub use sched::{
     Held, NoThread, PROCS_MAX, Stats, after_fork_child, after_fork_parent, anybody_is_asked, before_fork,
-    current, held, procs, set_default_procs, set_procs, set_slice, set_warn_held, spawn, spawn_with, stats,
-    stop, take_request, with_current, yield_now,
+    current, held, procs, set_default_procs, set_procs, set_slice, set_warn_held, spawn, spawn_in,
+    spawn_with, stats, stop, take_request, with_current, yield_now,
 };
 pub use select::{Case, SelectError, Selected, select};
 pub use semaphore::{AcquireError, Semaphore, TooMany};

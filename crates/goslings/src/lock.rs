@@ -22,6 +22,8 @@ pub(crate) enum Rank {
     Chan,
     /// The state of a synchronisation object.
     Object,
+    /// The state of a bubble.
+    Bubble,
     /// The list of sleeping workers, the stack pool, the worker table.
     Sched,
 }

@@ -52,7 +52,9 @@ pub enum SelectError {
 }
 
 impl<'a, T> Case<'a, T> {
-    fn chan(&self) -> Option<&'a Chan<T>> {
+    /// Its channel.
+    #[must_use]
+    pub fn chan(&self) -> Option<&'a Chan<T>> {
         match self {
             Case::Recv(chan) | Case::Send(chan, _) => Some(chan),
             Case::Never => None,

@@ -8,6 +8,8 @@
 //!   to start, are collected and carried out after unlocking.
 //! * `soonest` is the time of the heap's top, written under the lock; reading it without is a hint.
 //!
+//! A bubble has a heap of its own, which only the bubble fires, when it moves its clock.
+//!
 //! Who fires: workers look every few goroutines and when they run out of work; for the times when all are
 //! asleep or busy there is one thread that sleeps until the next entry is due. It never attaches to the host.
 
@@ -49,6 +51,16 @@ pub(crate) enum After {
     Nothing,
     Wake(Wake),
     Call(Box<dyn FnOnce() + Send>),
+}
+
+impl After {
+    fn carry_out(self) {
+        match self {
+            After::Nothing => {}
+            After::Wake(wake) => wake.wake(),
+            After::Call(call) => call(),
+        }
+    }
 }
 
 impl Fired {
@@ -111,17 +123,71 @@ pub(crate) struct Timers {
     running: AtomicBool,
     /// Held by the clock thread while it fires, and by a forking thread: see `sched::before_fork`.
     gate: AtomicU32,
+    /// Whether it belongs to a bubble: then no thread looks after it.
+    of_bubble: bool,
 }
+
+/// Heaps of bubbles that are over: a timer may still know its heap, so they are never freed, but used again.
+#[expect(clippy::disallowed_types, reason = "a leaf lock, held for a move")]
+static FREE: std::sync::Mutex<Vec<&'static Timers>> = std::sync::Mutex::new(Vec::new());
+
+/// From so many timers that are due at the same time one is chosen at random.
+const CHOICE: usize = 64;
 
 impl Timers {
     pub(crate) fn new() -> Timers {
         Timers {
+            of_bubble: false,
             heap: Mutex::new(Rank::Timers, Heap(Vec::new())),
             soonest: AtomicU64::new(NEVER),
             bell: AtomicU32::new(0),
             alarm: AtomicU64::new(0),
             running: AtomicBool::new(false),
             gate: AtomicU32::new(0),
+        }
+    }
+
+    /// An empty heap for a bubble.
+    pub(crate) fn of_a_bubble() -> &'static Timers {
+        let free = FREE.lock().unwrap_or_else(std::sync::PoisonError::into_inner).pop();
+        free.unwrap_or_else(|| Box::leak(Box::new(Timers { of_bubble: true, ..Timers::new() })))
+    }
+
+    /// Forgets all entries: they will not fire.
+    pub(crate) fn clear(&self) {
+        let mut heap = self.heap.lock();
+        while let Some(last) = heap.0.len().checked_sub(1) {
+            heap.remove(last);
+        }
+        self.note_soonest(&heap);
+    }
+
+    /// A bubble's heap, empty, is free for another bubble.
+    pub(crate) fn recycle(&'static self) {
+        FREE.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(self);
+    }
+
+    /// When the next entry is due.
+    pub(crate) fn soonest(&self) -> Option<Deadline> {
+        // Ordering: Relaxed. For bubbles, whose members enter timers while they run, and who asks when none does.
+        let soonest = self.soonest.load(Ordering::Relaxed);
+        (soonest != NEVER).then_some(Deadline(soonest))
+    }
+
+    /// Fires what is due at `time`, one after the other; of several `pick` chooses, given their number.
+    pub(crate) fn fire_in_any_order(&self, time: Deadline, pick: impl Fn(usize) -> usize) {
+        loop {
+            let after = {
+                let mut heap = self.heap.lock();
+                let due = heap.due(time);
+                if due.is_empty() {
+                    return;
+                }
+                let after = heap.fire(due[pick(due.len())], time);
+                self.note_soonest(&heap);
+                after
+            };
+            after.carry_out();
         }
     }
 
@@ -213,24 +279,23 @@ impl Timers {
         let more = {
             let mut heap = self.heap.lock();
             while count < BATCH && heap.0.first().is_some_and(|top| top.0 <= time.0) {
-                after[count] = heap.fire_top(time);
+                after[count] = heap.fire(0, time);
                 count += 1;
             }
             self.note_soonest(&heap);
             heap.0.first().is_some_and(|top| top.0 <= time.0)
         };
         for what in after {
-            match what {
-                After::Nothing => {}
-                After::Wake(wake) => wake.wake(),
-                After::Call(call) => call(),
-            }
+            what.carry_out();
         }
         more
     }
 
     /// An entry for `when` was added: sees that the clock thread exists and does not oversleep it.
     fn call_clock(&'static self, when: u64) {
+        if self.of_bubble {
+            return;
+        }
         // Ordering: Relaxed. Started once; a loser of the race sees true and goes on.
         if !self.running.load(Ordering::Relaxed) && !self.running.swap(true, Ordering::Relaxed) {
             let started = std::thread::Builder::new()
@@ -309,20 +374,34 @@ impl Heap {
         }
     }
 
-    /// Fires the top entry: takes it out, or moves it on by whole periods.
-    fn fire_top(&mut self, time: Deadline) -> After {
-        let (when, entry) = self.0[0];
+    /// The places of what is due at `time`, up to [`CHOICE`] of them.
+    fn due(&self, time: Deadline) -> Vec<usize> {
+        let is_due = |&place: &usize| self.0.get(place).is_some_and(|entry| entry.0 <= time.0);
+        let mut due: Vec<usize> = std::iter::once(0).filter(is_due).collect();
+        let mut seen = 0;
+        // Whoever is due has a parent that is due.
+        while seen < due.len() && due.len() < CHOICE {
+            let first = due[seen] * WIDTH + 1;
+            due.extend((first..first + WIDTH).filter(is_due));
+            seen += 1;
+        }
+        due
+    }
+
+    /// Fires an entry that is due: takes it out, or moves it on by whole periods.
+    fn fire(&mut self, place: usize, time: Deadline) -> After {
+        let (when, entry) = self.0[place];
         // SAFETY: queued, hence valid.
         let entry = unsafe { entry.as_ref() };
         let period = entry.period.get();
         if let Some(missed) = (time.0 - when).checked_div(period) {
             let next = when + (missed + 1) * period;
             entry.when.set(next);
-            self.0[0].0 = next;
-            self.down(0);
+            self.0[place].0 = next;
+            self.down(place);
         } else {
             // No period: once.
-            self.remove(0);
+            self.remove(place);
         }
         match &entry.action {
             Action::Wake(waiter) => {

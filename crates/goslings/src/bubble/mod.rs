@@ -75,6 +75,8 @@ pub enum On {
     Made(u32),
     /// The same, but outsiders may use it, too.
     Shared(u32),
+    /// Objects made in the bubble of this number, and others made outside: their users are its members.
+    Mixed(u32),
     /// Nothing that others could touch: a sleep, a nil channel.
     Nothing,
 }
@@ -226,13 +228,17 @@ pub(crate) fn random() -> Option<u64> {
 }
 
 /// The running goroutine is about to do something that others can notice. `place` says where, in the host's
-/// numbers, and is called without locks held.
+/// numbers, and is called without locks held; None: this is no step.
 ///
 /// # Errors
 /// [`Refused`].
-pub fn operation(label: &'static str, on: On, place: impl FnOnce(&Bubble) -> u32) -> Result<(), Refused> {
+pub fn operation(
+    label: &'static str,
+    on: On,
+    place: impl FnOnce(&Bubble) -> Option<u32>,
+) -> Result<(), Refused> {
     let id = current_id();
-    if let On::Made(made) = on
+    if let On::Made(made) | On::Mixed(made) = on
         && made != 0
         && made != id
     {
@@ -242,14 +248,16 @@ pub fn operation(label: &'static str, on: On, place: impl FnOnce(&Bubble) -> u32
     let Some(member) = task.membership() else { return Ok(()) };
     let bubble = &member.bubble;
     let durable = match on {
-        On::Anything => false,
+        On::Anything | On::Mixed(_) => false,
         On::Made(made) | On::Shared(made) => made == id,
         On::Nothing => true,
     };
     // Ordering: Relaxed. Read by whoever ends the wait, which it found through a lock.
     member.durable.store(durable || bubble.config.explores, Ordering::Relaxed);
-    let place = place(bubble);
-    bubble.step(task, member, label, place)
+    match place(bubble) {
+        Some(place) => bubble.step(task, member, label, place),
+        None => Ok(()),
+    }
 }
 
 impl Bubble {
@@ -435,7 +443,9 @@ impl Bubble {
     pub(crate) fn started(self: &Arc<Self>, task: &Arc<Task>, worker: Option<&Worker>) -> bool {
         let Some(member) = task.membership() else { return false };
         let mut state = self.state.lock();
-        state.members[member.number as usize].task = Some(Arc::clone(task));
+        if let Some(known) = state.members.get_mut(member.number as usize) {
+            known.task = Some(Arc::clone(task));
+        }
         state.active += 1;
         state.live += 1;
         let who = self.running_number();
@@ -452,7 +462,7 @@ impl Bubble {
     }
 
     /// A worker has found `task`, a member, in one of its own queues.
-    pub(crate) fn arrive(self: &Arc<Self>, task: *mut Task, number: u32, worker: &Worker) {
+    fn arrive(self: &Arc<Self>, task: *mut Task, number: u32, worker: &Worker) {
         let mut state = self.state.lock();
         if state.home.is_null() {
             state.home = worker.shared;
@@ -480,6 +490,9 @@ impl Bubble {
 
     /// The number of the member that runs on this thread.
     fn running_number(&self) -> u32 {
+        if !ACTING.with(Cell::get).is_null() {
+            return OUTSIDE;
+        }
         let member = crate::sched::current_task().and_then(Task::membership);
         member.filter(|member| member.bubble.id == self.id).map_or(OUTSIDE, |member| member.number)
     }
@@ -608,9 +621,9 @@ impl Bubble {
 }
 
 impl Membership {
-    /// Its number in the bubble.
-    pub(crate) fn number(&self) -> u32 {
-        self.number
+    /// A worker has found it in one of its own queues.
+    pub(crate) fn arrives(&self, task: *mut Task, worker: &Worker) {
+        self.bubble.arrive(task, self.number, worker);
     }
 
     /// It is about to switch out and wait; its timer is set.

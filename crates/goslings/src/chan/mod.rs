@@ -15,6 +15,7 @@ mod loom;
 pub use error::{CloseError, RecvError, SendError, SendErrorKind, TryRecvError, TrySendError};
 pub(crate) use state::{Received, Sent, State};
 
+use crate::bubble;
 use crate::clock::Wait;
 use crate::lock::{Guard, Mutex, Rank};
 use crate::waiter::{Outcome, Park, Parker, WaitReason, at_once};
@@ -25,6 +26,8 @@ pub struct Chan<T> {
     state: Mutex<State<T>>,
     /// The goroutine whose end closes it; 0 for a usual channel. For dumps.
     goroutine: u64,
+    /// The number of the bubble that it was made in; 0: none.
+    bubble: u32,
 }
 
 /// A send that has to wait: its value, and the channel, locked.
@@ -34,20 +37,32 @@ impl<T> Chan<T> {
     /// A channel that holds up to `capacity` values; 0 is a rendezvous.
     #[must_use]
     pub fn new(capacity: usize) -> Chan<T> {
-        Chan { state: Mutex::new(Rank::Chan, State::new(capacity, false)), goroutine: 0 }
+        Chan::made_in(bubble::current_id(), State::new(capacity, false))
     }
 
     /// A timer's channel: holds at most one tick, drops those that find it full, and shows `len` and
     /// `capacity` 0 (Go 1.23).
     #[must_use]
     pub fn for_ticks() -> Chan<T> {
-        Chan { state: Mutex::new(Rank::Chan, State::new(1, true)), goroutine: 0 }
+        Chan::made_in(bubble::current_id(), State::new(1, true))
     }
 
-    /// A channel that is closed at the end of the goroutine with this number; nobody sends on it.
+    /// A channel that is closed at the end of the goroutine with this number, in the bubble of that number;
+    /// nobody sends on it.
     #[must_use]
-    pub fn for_end(goroutine: u64) -> Chan<T> {
-        Chan { state: Mutex::new(Rank::Chan, State::new(0, false)), goroutine }
+    pub fn for_end(goroutine: u64, bubble: u32) -> Chan<T> {
+        Chan { goroutine, ..Chan::made_in(bubble, State::new(0, false)) }
+    }
+
+    fn made_in(bubble: u32, state: State<T>) -> Chan<T> {
+        Chan { state: Mutex::new(Rank::Chan, state), goroutine: 0, bubble }
+    }
+
+    /// The number of the bubble that it was made in; 0: none.
+    #[inline]
+    #[must_use]
+    pub fn bubble(&self) -> u32 {
+        self.bubble
     }
 
     pub(crate) fn state(&self) -> &Mutex<State<T>> {

@@ -11,8 +11,9 @@ mod runq;
 mod worker;
 
 pub use monitor::Held;
-pub(crate) use worker::Shared;
+pub(crate) use worker::{Shared, Worker};
 
+use crate::bubble::{self, Bubble};
 use crate::clock::Deadline;
 use crate::lock::{Mutex, Rank};
 use crate::task::{Fiber, Job, Switch, Task};
@@ -26,7 +27,7 @@ use std::ptr::{self, NonNull};
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use worker::{Fresh, Worker};
+use worker::Fresh;
 
 /// As many workers as can ever be.
 pub const PROCS_MAX: usize = 256;
@@ -34,7 +35,7 @@ pub const PROCS_MAX: usize = 256;
 pub(crate) struct Runtime {
     injector: Injector<Fresh>,
     idle: Idle,
-    pub(crate) timers: Timers,
+    timers: Timers,
     pub(crate) monitor: Monitor,
     /// How many workers are to take goroutines that have not started: see `set_procs`.
     procs: AtomicUsize,
@@ -90,9 +91,9 @@ fn runtime() -> &'static Runtime {
     }
 }
 
-/// The timers of the runtime.
+/// The timers for whoever asks: of its bubble, else of the runtime.
 pub(crate) fn timers() -> &'static Timers {
-    &runtime().timers
+    bubble::with_current(|bubble| bubble.timers()).unwrap_or_else(|| &runtime().timers)
 }
 
 /// Not one worker could be started.
@@ -117,13 +118,30 @@ pub fn spawn_with(
     host_data: *mut (),
     before: impl FnOnce(&Arc<Task>),
 ) -> Result<Arc<Task>, NoThread> {
-    if worker::current().is_none() {
+    spawn_in(bubble::current().as_ref(), job, host_data, before)
+}
+
+/// The same, in this bubble, or in none.
+///
+/// # Errors
+/// As [`spawn_with`].
+pub fn spawn_in(
+    bubble: Option<&Arc<Bubble>>,
+    job: Job,
+    host_data: *mut (),
+    before: impl FnOnce(&Arc<Task>),
+) -> Result<Arc<Task>, NoThread> {
+    let worker = worker::current();
+    if worker.is_none() {
         runtime().have_a_worker()?;
     }
-    let task = Task::new(job, host_data);
+    let task = Task::new(job, host_data, bubble.map(Bubble::join));
     before(&task);
+    if bubble.is_some_and(|bubble| bubble.started(&task, worker)) {
+        return Ok(task);
+    }
     let queued = Arc::clone(&task);
-    match worker::current() {
+    match worker {
         Some(worker) => worker.push_fresh(queued),
         None => {
             let runtime = runtime();
@@ -175,12 +193,20 @@ pub fn current() -> Option<Arc<Task>> {
 pub(crate) fn park(task: &Task, why: Why, deadline: Option<Deadline>) {
     task.note_wait(why);
     match deadline {
-        None => switch_out(task, Switch::Parked),
+        None => {
+            if let Some(member) = task.membership() {
+                member.parks(why.reason);
+            }
+            switch_out(task, Switch::Parked);
+        }
         Some(at) => {
             let entry = pin!(Entry::waking(at, NonNull::from(task).cast()));
             let timers = timers();
             // SAFETY: the entry stays in this frame, and `remove` below takes it out before it ends.
             unsafe { timers.insert(&entry) };
+            if let Some(member) = task.membership() {
+                member.parks(why.reason);
+            }
             switch_out(task, Switch::Parked);
             timers.remove(&entry);
         }
@@ -192,7 +218,12 @@ pub(crate) fn park(task: &Task, why: Why, deadline: Option<Deadline>) {
 /// (which gives way by returning to its worker): lets other threads run.
 pub fn yield_now() {
     match current_stackful() {
-        Some(task) => switch_out(task, Switch::Yielded),
+        Some(task) => {
+            if let Some(member) = task.membership() {
+                member.gives_way();
+            }
+            switch_out(task, Switch::Yielded);
+        }
         None => yield_thread(),
     }
 }
@@ -202,6 +233,11 @@ pub(crate) fn yield_thread() {
     let state = crate::host::host().detach();
     std::thread::yield_now();
     crate::host::host().attach(state);
+}
+
+/// The running goroutine lets the one go first that its bubble has chosen.
+pub(crate) fn make_way(task: &Task) {
+    switch_out(task, Switch::Yielded);
 }
 
 #[inline]
@@ -218,8 +254,12 @@ fn switch_out(task: &Task, why: Switch) {
 #[inline]
 pub(crate) unsafe fn ready(task: NonNull<Task>) {
     // SAFETY: a waiting task is alive until it is woken.
-    let home = unsafe { task.as_ref() }.home();
-    match worker::current() {
+    let woken = unsafe { task.as_ref() };
+    let (home, worker) = (woken.home(), worker::current());
+    if woken.membership().is_some_and(|member| member.wakes(task, worker)) {
+        return;
+    }
+    match worker {
         Some(worker) if ptr::eq(worker.shared, home) => worker.make_next(task.as_ptr()),
         _ => {
             // SAFETY: a task that waits has started, so it has a home, and homes are never freed.

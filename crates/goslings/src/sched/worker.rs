@@ -9,6 +9,7 @@ use super::Runtime;
 use super::idle::Bed;
 use super::monitor::Watch;
 use super::runq::Inbox;
+use crate::bubble::{self, Bubble};
 use crate::clock::{self, now};
 use crate::host::host;
 use crate::task::{Fiber, Step, Switch, Task};
@@ -120,6 +121,8 @@ pub(crate) struct Worker {
     fresh_first: Cell<bool>,
     /// How many rounds to look on before sleeping: see `learn`.
     patience: Cell<u32>,
+    /// Bubbles that live here and have something to do.
+    bubbles: RefCell<VecDeque<Arc<Bubble>>>,
 }
 
 impl Worker {
@@ -149,6 +152,7 @@ impl Worker {
             searching: Cell::new(true),
             fresh_first: Cell::new(false),
             patience: Cell::new(1),
+            bubbles: RefCell::new(VecDeque::new()),
         }
     }
 
@@ -174,13 +178,34 @@ impl Worker {
             if self.runtime.is_stopping() {
                 self.stop();
             }
+            if bubble::any() {
+                self.bubble_turn();
+            }
             match self.find() {
                 Some(task) => {
                     self.found();
                     self.execute(task);
                 }
-                None => self.rest(),
+                None if self.bubbles.borrow().is_empty() => self.rest(),
+                None => {}
             }
+        }
+    }
+
+    /// A bubble that lives here has something to do.
+    pub(crate) fn add_bubble(&self, bubble: Arc<Bubble>) {
+        self.bubbles.borrow_mut().push_back(bubble);
+    }
+
+    /// Runs one member of one bubble, if there is any; then others get their turn.
+    #[cold]
+    fn bubble_turn(&self) {
+        let bubble = self.bubbles.borrow_mut().pop_front();
+        let Some(bubble) = bubble else { return };
+        if let Some(task) = bubble.next() {
+            self.found();
+            self.run_task(task);
+            self.add_bubble(bubble);
         }
     }
 
@@ -301,7 +326,16 @@ impl Worker {
         }
     }
 
+    #[inline]
     fn execute(&self, task: *mut Task) {
+        // SAFETY: the queue's reference to the task is ours until it parks, yields or ends.
+        match unsafe { &*task }.membership() {
+            None => self.run_task(task),
+            Some(member) => member.arrives(task, self),
+        }
+    }
+
+    fn run_task(&self, task: *mut Task) {
         // SAFETY: the queue's reference to the task is ours until it parks, yields or ends.
         let running = unsafe { &*task };
         if running.is_stackless() {
@@ -333,11 +367,14 @@ impl Worker {
         match why {
             // Whoever wakes it has its reference now; it may even be back in our inbox.
             Switch::Parked => {}
-            Switch::Yielded => {
-                self.ready.borrow_mut().push_back(task);
-                // The others include those that have not started.
-                self.fresh_first.set(true);
-            }
+            Switch::Yielded => match running.membership() {
+                None => {
+                    self.ready.borrow_mut().push_back(task);
+                    // The others include those that have not started.
+                    self.fresh_first.set(true);
+                }
+                Some(member) => member.yielded(task),
+            },
             Switch::Done => {
                 running.set_fiber(ptr::null_mut());
                 // SAFETY: made by `Box::into_raw` in `start`, and free again.
@@ -396,7 +433,10 @@ impl Worker {
     fn finish(&self, task: *mut Task) {
         self.shared.counts.finished.add_one();
         // SAFETY: the queue's reference, which nobody else has.
-        drop(unsafe { Arc::from_raw(task.cast_const()) });
+        let task = unsafe { Arc::from_raw(task.cast_const()) };
+        if let Some(member) = task.membership() {
+            member.ended();
+        }
     }
 
     fn recycle(&self, fiber: Box<Fiber>) {

@@ -11,6 +11,7 @@ pub(crate) mod stack;
 
 pub(crate) use fiber::{Fiber, Switch};
 
+use crate::bubble::Membership;
 use crate::clock;
 use crate::sched::Shared;
 use crate::sync::{AtomicPtr, AtomicU32, Ordering};
@@ -126,6 +127,8 @@ pub struct Task {
     since: AtomicU64,
     /// The host's own: what it knows this goroutine by.
     host_data: AtomicPtr<()>,
+    /// The bubble it belongs to, if any.
+    membership: Option<Box<Membership>>,
 }
 
 // SAFETY: `fiber` and `job` are touched by one owner at a time (see the fields); the rest is atomic.
@@ -143,7 +146,7 @@ static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 static OLDEST_ID: AtomicU64 = AtomicU64::new(0);
 
 impl Task {
-    pub(crate) fn new(job: Job, host_data: *mut ()) -> Arc<Task> {
+    pub(crate) fn new(job: Job, host_data: *mut (), membership: Option<Box<Membership>>) -> Arc<Task> {
         // Ordering: Relaxed. Only uniqueness matters.
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
         Arc::new(Task {
@@ -158,6 +161,7 @@ impl Task {
             object: AtomicUsize::new(0),
             since: AtomicU64::new(0),
             host_data: AtomicPtr::new(host_data),
+            membership,
         })
     }
 
@@ -215,6 +219,18 @@ impl Task {
     pub fn has_started(&self) -> bool {
         // Ordering: Relaxed. May be a moment old.
         !self.home.load(Ordering::Relaxed).is_null()
+    }
+
+    /// What it knows of its bubble; None: it belongs to none.
+    #[inline]
+    pub(crate) fn membership(&self) -> Option<&Membership> {
+        self.membership.as_deref()
+    }
+
+    /// The number of the bubble that it belongs to; 0: none.
+    #[must_use]
+    pub fn bubble_id(&self) -> u32 {
+        self.membership().map_or(0, |member| member.bubble.id())
     }
 
     #[inline]

@@ -1,0 +1,265 @@
+//! Bubbles: what `goslings.testing` is made of, and the hook at the start of every operation.
+
+use crate::errors;
+use crate::goroutine::{Goroutine, launch_in};
+use crate::host;
+use crate::timeout::wait;
+pub(crate) use goslings::bubble::On;
+use goslings::bubble::{self, Bubble, Config, OUTSIDE, Order, Refused, Status, What};
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyList, PyString, PyTuple};
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError};
+
+/// What is remembered of a bubble's goroutines; nothing is called, and nothing dropped, under its lock.
+struct Book {
+    /// All of them, so that none is lost sight of.
+    handles: Vec<Py<Goroutine>>,
+    /// Places in the program: a code object and an offset in it.
+    places: Vec<(Py<PyAny>, i32)>,
+    /// Their numbers, by address: `places` keeps what is there.
+    numbers: HashMap<(usize, i32), u32>,
+    /// Code in files of this folder is not where something happens, but whoever calls it.
+    folder: Py<PyString>,
+}
+
+#[expect(clippy::disallowed_types, reason = "a leaf lock, held for a move")]
+type BookLock = std::sync::Mutex<Book>;
+
+/// The number of no place.
+const NOWHERE: u32 = u32::MAX;
+
+fn book(bubble: &Bubble) -> Option<std::sync::MutexGuard<'_, Book>> {
+    let book = bubble.host_data().downcast_ref::<BookLock>()?;
+    Some(book.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// To be called at the start of everything that others can notice: a step of an explored run, and the check that
+/// objects of a bubble stay in it. Raises RuntimeError if not.
+#[inline]
+pub(crate) fn operation(py: Python<'_>, label: &'static str, on: On) -> PyResult<()> {
+    let made = if let On::Made(made) | On::Mixed(made) = on { made } else { 0 };
+    if made != 0 || bubble::any() { begin(py, label, on) } else { Ok(()) }
+}
+
+#[cold]
+fn begin(py: Python<'_>, label: &'static str, on: On) -> PyResult<()> {
+    bubble::operation(label, on, |bubble| place(py, bubble)).map_err(|refused| match refused {
+        Refused::Outside => PyRuntimeError::new_err(format!(
+            "{label}: the object was made in a bubble of goslings.testing and is used outside it"
+        )),
+        Refused::Cancelled => errors::cancelled(py),
+    })
+}
+
+/// The number of the place that the running code is at; None in an import, which is no part of a test.
+fn place(py: Python<'_>, bubble: &Bubble) -> Option<u32> {
+    let folder = book(bubble).map(|book| book.folder.clone_ref(py));
+    let Some((code, offset)) = folder.and_then(|folder| host::caller_outside(py, &folder)) else {
+        return Some(NOWHERE);
+    };
+    if offset < 0 {
+        return None;
+    }
+    let key = (code.as_ptr().addr(), offset);
+    let mut book = book(bubble)?;
+    if let Some(&number) = book.numbers.get(&key) {
+        drop(book);
+        drop(code);
+        return Some(number);
+    }
+    let number = book.places.len() as u32;
+    book.places.push((code, offset));
+    book.numbers.insert(key, number);
+    Some(number)
+}
+
+/// A goroutine of `bubble` was made.
+pub(crate) fn keep(py: Python<'_>, bubble: &Bubble, handle: &Py<Goroutine>) {
+    let handle = handle.clone_ref(py);
+    if let Some(mut book) = book(bubble) {
+        book.handles.push(handle);
+    }
+}
+
+/// A bubble. For `goslings.testing` itself.
+#[pyclass(name = "_Bubble", module = "goslings._goslings", frozen)]
+pub(crate) struct PyBubble {
+    bubble: Arc<Bubble>,
+}
+
+/// File and line of a place.
+fn show<'py>(py: Python<'py>, bubble: &Bubble, number: u32) -> PyResult<(Bound<'py, PyAny>, i32)> {
+    let found = book(bubble).and_then(|book| {
+        let (code, offset) = book.places.get(number as usize)?;
+        Some((code.clone_ref(py), *offset))
+    });
+    let Some((code, offset)) = found else { return Ok((PyString::new(py, "").into_any(), 0)) };
+    let code = code.into_bound(py);
+    Ok((code.getattr("co_filename")?, host::line(&code, offset)))
+}
+
+fn number(member: u32) -> i64 {
+    if member == OUTSIDE { -1 } else { i64::from(member) }
+}
+
+#[pymethods]
+impl PyBubble {
+    #[new]
+    #[pyo3(signature = (*, explores, order, depth, span, seed, early, steps, folder))]
+    #[expect(clippy::too_many_arguments, reason = "all by name, from one place")]
+    fn new(
+        explores: bool,
+        order: &str,
+        depth: u32,
+        span: u64,
+        seed: u64,
+        early: bool,
+        steps: u64,
+        folder: Py<PyString>,
+    ) -> PyResult<PyBubble> {
+        let order = match order {
+            "fifo" => Order::Fifo,
+            "random" => Order::Random,
+            "pct" => Order::Pct { depth, span },
+            _ => return Err(PyValueError::new_err("no such order")),
+        };
+        let config = Config { explores, order, seed, early_timers: early, steps_max: steps };
+        let book = Book { handles: Vec::new(), places: Vec::new(), numbers: HashMap::new(), folder };
+        Ok(PyBubble { bubble: Bubble::new(config, Box::new(BookLock::new(book))) })
+    }
+
+    /// Starts a goroutine in it.
+    #[pyo3(signature = (r#fn, /, *args))]
+    fn go(
+        &self,
+        py: Python<'_>,
+        r#fn: Bound<'_, PyAny>,
+        args: Bound<'_, PyTuple>,
+    ) -> PyResult<Py<Goroutine>> {
+        launch_in(py, Some(&self.bubble), r#fn, args, None, None)
+    }
+
+    /// Waits until its status is no more "running", or, after `end`, until all are blocked or have ended.
+    #[pyo3(signature = (timeout = None))]
+    fn settle(&self, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<bool> {
+        errors::waited(py, self.bubble.settled().wait(wait(timeout)?))
+    }
+
+    /// Returns once all others are blocked for good; False if somebody waits for that already.
+    fn wait(&self, py: Python<'_>) -> PyResult<bool> {
+        operation(py, "testing.wait", On::Nothing)?;
+        self.bubble.wait_quiet().map_err(|error| errors::wait(py, error, "wait"))
+    }
+
+    #[getter]
+    fn id(&self) -> u32 {
+        self.bubble.id()
+    }
+
+    #[getter]
+    fn explores(&self) -> bool {
+        self.bubble.explores()
+    }
+
+    /// Nanoseconds since its beginning.
+    #[getter]
+    fn now(&self) -> u64 {
+        self.bubble.now().0
+    }
+
+    #[getter]
+    fn steps(&self) -> u64 {
+        self.bubble.steps()
+    }
+
+    #[getter]
+    fn live(&self) -> usize {
+        self.bubble.live()
+    }
+
+    #[getter]
+    fn status(&self) -> &'static str {
+        match self.bubble.status() {
+            Status::Running => "running",
+            Status::Ended => "ended",
+            Status::Deadlock => "deadlock",
+            Status::Left => "left",
+            Status::TooLong => "too long",
+        }
+    }
+
+    /// From now on its goroutines only end. Cancel them afterwards.
+    fn end(&self) {
+        self.bubble.end();
+    }
+
+    /// It is not needed any more.
+    fn close(&self) {
+        self.bubble.close();
+    }
+
+    /// Those that have not ended: number, name, state, what they began to do last, file, line.
+    fn members<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        let list = PyList::empty(py);
+        let handles: Vec<Py<Goroutine>> = book(&self.bubble)
+            .map(|book| book.handles.iter().map(|handle| handle.clone_ref(py)).collect())
+            .unwrap_or_default();
+        for member in self.bubble.members() {
+            let handle = handles.iter().find(|handle| handle.get().is_of(&member.task));
+            let name = handle.map(|handle| handle.get().label(py));
+            let state = if member.task.has_started() { member.task.reason().text() } else { "not started" };
+            let (file, line) = show(py, &self.bubble, member.place)?;
+            list.append((member.number, name, state, member.label, file, line))?;
+        }
+        Ok(list)
+    }
+
+    /// What happened: who (-1: nobody of it), what, a text or number about it, file, line. Empties it.
+    fn trace<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        let list = PyList::empty(py);
+        for step in self.bubble.take_trace() {
+            let who = number(step.who);
+            let nowhere = || (PyString::new(py, "").into_any(), 0);
+            match step.what {
+                What::Operation(label, place) => {
+                    let (file, line) = show(py, &self.bubble, place)?;
+                    list.append((who, "does", label, file, line))?;
+                }
+                What::Waits(reason) => list.append((who, "waits", reason.text(), nowhere().0, 0))?,
+                What::Wakes(other) => list.append((who, "wakes", number(other), nowhere().0, 0))?,
+                What::Starts(other) => list.append((who, "starts", number(other), nowhere().0, 0))?,
+                What::Ends => list.append((who, "ends", "", nowhere().0, 0))?,
+                What::Time(now) => list.append((who, "time", now, nowhere().0, 0))?,
+            }
+        }
+        Ok(list)
+    }
+
+    /// The handles of all its goroutines, in the order of starting. Forgets them.
+    fn handles<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        let handles = book(&self.bubble).map(|mut book| std::mem::take(&mut book.handles));
+        PyList::new(py, handles.unwrap_or_default())
+    }
+}
+
+/// The bubble that this code runs in.
+#[pyfunction]
+#[pyo3(name = "_bubble")]
+pub(crate) fn current() -> Option<PyBubble> {
+    bubble::current().map(|bubble| PyBubble { bubble })
+}
+
+/// A step of an explored run that is no operation of goslings; `label` is one of a few.
+#[pyfunction]
+#[pyo3(name = "_step")]
+pub(crate) fn step(py: Python<'_>, label: &str) -> PyResult<()> {
+    let label = match label {
+        "line" => "line",
+        "instruction" => "instruction",
+        "Map.load" => "Map.load",
+        _ => return Err(PyValueError::new_err("no such step")),
+    };
+    operation(py, label, On::Anything)
+}
