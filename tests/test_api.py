@@ -21,15 +21,16 @@ ROOT = Path(__file__).resolve().parent.parent
 STUB = Path(goslings.__file__).parent / "_goslings.pyi"
 
 PUBLIC = {
-    *("AtomicInt", "Barrier", "Cancelled", "Case", "Closed", "Cond", "Event"),
-    *("ExceptHookArgs", "Goroutine", "GoroutineStack", "GoslingsError", "Map", "Mutex", "Once", "Pool"),
+    *("AtomicInt", "Barrier", "Cancelled", "Case", "Closed", "Cond", "Context", "DeadlineExceeded", "Event"),
+    *("ExceptHookArgs", "Goroutine", "GoroutineStack", "GoslingsError", "Group", "Map", "Mutex", "Once", "Pool"),
     *("RWMutex", "RecvChan", "Selected", "Semaphore", "SendChan", "SingleFlight", "Stats", "Ticker", "Timer"),
-    *("WaitGroup", "WouldBlock", "after", "after_func", "blocking", "chan", "current", "excepthook", "go"),
-    *("goexit", "gomaxprocs", "gosched", "num_goroutine", "once_value", "recv", "select", "send", "sleep"),
-    *("dump", "stacks", "stats"),
+    *("WaitGroup", "WouldBlock", "after", "after_func", "background", "blocking", "chan", "current", "dump"),
+    *("excepthook", "go", "goexit", "gomaxprocs", "gosched", "num_goroutine", "once_value", "parmap", "recv"),
+    *("select", "send", "sleep", "stacks", "stats"),
 }
 INTERNAL = {
     "GoExit": "raised by goexit, for nobody to name",
+    "ParMap": "what parmap returns",
     "RWMutexSide": "what RWMutex.read and .write return",
 }
 """Names that a private module shows to its neighbours, and that are not for users."""

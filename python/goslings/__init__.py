@@ -11,8 +11,11 @@
 """
 
 from goslings._blocking import blocking as blocking
+from goslings._context import Context as Context
+from goslings._context import background as background
 from goslings._errors import Cancelled as Cancelled
 from goslings._errors import Closed as Closed
+from goslings._errors import DeadlineExceeded as DeadlineExceeded
 from goslings._errors import GoslingsError as GoslingsError
 from goslings._errors import WouldBlock as WouldBlock
 from goslings._goslings import AtomicInt as AtomicInt
@@ -43,11 +46,13 @@ from goslings._goslings import recv as recv
 from goslings._goslings import select as select
 from goslings._goslings import send as send
 from goslings._goslings import sleep as sleep
+from goslings._group import Group as Group
 from goslings._hooks import ExceptHookArgs as ExceptHookArgs
 from goslings._hooks import excepthook as excepthook
 from goslings._map import Map as Map
 from goslings._once import Once as Once
 from goslings._once import once_value as once_value
+from goslings._parmap import parmap as parmap
 from goslings._pool import Pool as Pool
 from goslings._runtime import install as _install
 from goslings._singleflight import SingleFlight as SingleFlight

@@ -3,6 +3,7 @@
 __all__ = [
     "Cancelled",
     "Closed",
+    "DeadlineExceeded",
     "GoExit",
     "GoslingsError",
     "WouldBlock",
@@ -25,6 +26,10 @@ class WouldBlock(GoslingsError):
     """A `try_` call without a default found nothing: try later, or use the call that waits."""
 
 
+class DeadlineExceeded(GoslingsError, TimeoutError):
+    """The context's deadline has passed: what its `err()` gives then."""
+
+
 class Cancelled(BaseException):
     """This goroutine was cancelled: raised where it waits, to let `finally` and `with` clean up.
 
@@ -37,5 +42,5 @@ class GoExit(BaseException):
     """Raised by `goexit()` to end its goroutine. Let it pass."""
 
 
-for _error in (Closed, WouldBlock, Cancelled, GoslingsError):
+for _error in (Closed, WouldBlock, DeadlineExceeded, Cancelled, GoslingsError):
     _error.__module__ = "goslings"  # as users know them: tracebacks and pickles name it

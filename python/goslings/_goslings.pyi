@@ -26,12 +26,15 @@ __all__ = [
     "_after_fork_parent",
     "_before_fork",
     "_bubble",
+    "_failure",
     "_held",
     "_kernel",
     "_now",
+    "_outside_event",
+    "_prepare",
     "_set_slice_ms",
     "_stacks",
-    "_outside_event",
+    "_start",
     "_start_default",
     "_stats",
     "_step",
@@ -624,6 +627,23 @@ def _set_slice_ms(ms: int) -> None:
 
 def _held() -> list[tuple[int, float]]:
     """The goroutines that have held their workers for longer than a slice: pairs of a number and of seconds."""
+
+def _prepare[T](
+    group: WaitGroup,
+    watcher: Callable[[Goroutine[T]], object],
+    fn: Callable[..., T],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any] | None,
+) -> Goroutine[T]:
+    """Makes a goroutine that `_start` starts; it counts in `group` until its end. Calls `watcher(goroutine)` at
+    its end, before anybody else hears of it. Cancelled before it was started, it ends at once.
+    """
+
+def _start(goroutine: Goroutine[Any]) -> bool:
+    """Starts a goroutine made by `_prepare`; False if it has been started or cancelled already."""
+
+def _failure(goroutine: Goroutine[Any]) -> BaseException | None:
+    """What an ended goroutine raised, or None; does not count as reading it."""
 
 def _stats() -> dict[str, Any]:
     """The runtime's counters, as a dict."""

@@ -451,13 +451,13 @@ gs_restore(gs_area *area)
     }
 }
 
-/* Where the running Python code is: a new reference to its code object and the offset of the instruction, or
- * NULL if no Python code runs here. Far cheaper than a frame object. */
+/* Where the running Python code is, or the caller `skip` frames further out: a new reference to its code object
+ * and the offset of the instruction, or NULL if no Python code runs there. Far cheaper than a frame object. */
 PyObject *
-gs_caller(int *offset)
+gs_caller(int skip, int *offset)
 {
     struct _PyInterpreterFrame *frame = PyThreadState_GetUnchecked()->current_frame;
-    while (frame != NULL && _PyFrame_IsIncomplete(frame)) {
+    while (frame != NULL && (_PyFrame_IsIncomplete(frame) || skip-- > 0)) {
         frame = frame->previous;
     }
     if (frame == NULL) {

@@ -25,6 +25,26 @@ struct Start {
     context: Option<Py<PyAny>>,
 }
 
+impl Start {
+    fn new(
+        py: Python<'_>,
+        function: Bound<'_, PyAny>,
+        args: Bound<'_, PyTuple>,
+        kwargs: Option<Bound<'_, PyDict>>,
+    ) -> PyResult<Start> {
+        if !function.is_callable() {
+            let kind = function.get_type().name()?;
+            return Err(PyTypeError::new_err(format!("go needs a callable, not {kind}")));
+        }
+        Ok(Start {
+            function: function.unbind(),
+            args: args.unbind(),
+            kwargs: kwargs.map(Bound::unbind),
+            context: host::copy_context(py)?,
+        })
+    }
+}
+
 /// How it ended.
 enum End {
     Returned(Kept),
@@ -65,6 +85,8 @@ impl Kept {
 #[derive(Default)]
 struct Live {
     start: Option<Start>,
+    /// Made by `prepare`, and neither started nor cancelled yet.
+    unstarted: bool,
     cancel_requested: bool,
     cancel_message: Option<Py<PyAny>>,
     name: Option<Py<PyString>>,
@@ -88,10 +110,19 @@ pub(crate) struct Goroutine {
     read: AtomicBool,
     /// Told when it ends.
     group: Option<Arc<WaitGroup>>,
+    /// For one that `prepare` made.
+    member: Option<Box<Member>>,
     /// Where `go` was called: a code object and an offset in it.
     place: Option<(Py<PyAny>, i32)>,
     /// The goroutine that called it; 0: a thread.
     creator: u64,
+}
+
+/// What a goroutine that is started later has from the beginning.
+struct Member {
+    id: u64,
+    /// Called with the handle when it has ended, before anybody else hears of it.
+    watcher: Py<PyAny>,
 }
 
 /// go(fn, /, *args, **kwargs): starts `fn(*args, **kwargs)` concurrently and returns its handle at once.
@@ -130,34 +161,67 @@ pub(crate) fn launch_in(
     kwargs: Option<Bound<'_, PyDict>>,
     group: Option<Arc<WaitGroup>>,
 ) -> PyResult<Py<Goroutine>> {
-    if !function.is_callable() {
-        let kind = function.get_type().name()?;
-        return Err(PyTypeError::new_err(format!("go needs a callable, not {kind}")));
-    }
-    let start = Start {
-        function: function.unbind(),
-        args: args.unbind(),
-        kwargs: kwargs.map(Bound::unbind),
-        context: host::copy_context(py)?,
-    };
+    let start = Start::new(py, function, args, kwargs)?;
     if let Some(group) = &group {
         group.add(1).map_err(|_| errors::misuse("negative WaitGroup counter"))?;
     }
-    let handle = Py::new(py, Goroutine::new(start, group, host::caller(py)))?;
-    if let Some(bubble) = bubble {
-        bubble::keep(py, bubble, &handle);
-    }
-    let (job, data) = host::job(handle.clone_ref(py));
-    let spawned = goslings::spawn_in(bubble, job, data, |task| {
-        let _ = handle.get().task.set(Arc::clone(task));
-    });
-    if spawned.is_err() {
+    let handle = Py::new(py, Goroutine::new(start, group, host::caller(py, 0)))?;
+    if let Err(error) = spawn(py, bubble, &handle, Task::reserve_id()) {
         if let Some(group) = &handle.get().group {
             let _ = group.done();
         }
-        return Err(PyRuntimeError::new_err("cannot start a goroutine: the system refuses a new thread"));
+        return Err(error);
     }
     Ok(handle)
+}
+
+fn spawn(py: Python<'_>, bubble: Option<&Arc<Bubble>>, handle: &Py<Goroutine>, id: u64) -> PyResult<()> {
+    if let Some(bubble) = bubble {
+        bubble::keep(py, bubble, handle);
+    }
+    let (job, data) = host::job(handle.clone_ref(py));
+    let spawned = goslings::spawn_in(bubble, id, job, data, |task| {
+        let _ = handle.get().task.set(Arc::clone(task));
+    });
+    match spawned {
+        Ok(_) => Ok(()),
+        Err(_) => Err(PyRuntimeError::new_err("cannot start a goroutine: the system refuses a new thread")),
+    }
+}
+
+/// Makes a goroutine that [`start_prepared`] starts later. It counts in `group` from now on until its end, of
+/// which `watcher` is told first. The caller's caller counts as the one who starts it.
+pub(crate) fn prepare(
+    py: Python<'_>,
+    (group, watcher): (Arc<WaitGroup>, Py<PyAny>),
+    function: Bound<'_, PyAny>,
+    args: Bound<'_, PyTuple>,
+    kwargs: Option<Bound<'_, PyDict>>,
+) -> PyResult<Py<Goroutine>> {
+    let start = Start::new(py, function, args, kwargs)?;
+    let mut handle = Goroutine::new(start, None, host::caller(py, 1));
+    handle.member = Some(Box::new(Member { id: Task::reserve_id(), watcher }));
+    handle.live.get_mut().unwrap_or_else(PoisonError::into_inner).unstarted = true;
+    group.add(1).map_err(|_| errors::misuse("negative WaitGroup counter"))?;
+    handle.group = Some(Arc::clone(&group));
+    Py::new(py, handle).inspect_err(|_| {
+        let _ = group.done();
+    })
+}
+
+/// Starts a goroutine that was prepared. False: it was cancelled meanwhile, or is started already.
+pub(crate) fn start_prepared(py: Python<'_>, handle: &Bound<'_, Goroutine>) -> bool {
+    let this = handle.get();
+    let Some(member) = &this.member else { return false };
+    if !std::mem::take(&mut this.lock().unstarted) {
+        return false;
+    }
+    if let Err(error) = spawn(py, goslings::bubble::current().as_ref(), handle.as_unbound(), member.id) {
+        let start = this.lock().start.take();
+        drop(start);
+        this.finish(py, handle, End::Raised(error.into_value(py), None));
+    }
+    true
 }
 
 /// Makes a handle for the goroutine that this code runs in, which has none, and runs `function` in it.
@@ -214,6 +278,7 @@ impl Goroutine {
             finished: OnceLock::new(),
             read: AtomicBool::new(false),
             group,
+            member: None,
             place,
             creator: goslings::with_current(|task| task.map_or(0, Task::id)),
         }
@@ -264,6 +329,9 @@ impl Goroutine {
         if failed && !host::is_only_reference(handle) {
             // Before anybody hears of the end: the program may be over as soon as they do.
             FAILED.add(py, handle);
+        }
+        if let Some(member) = &self.member {
+            call_back(py, member.watcher.bind(py), handle);
         }
         // Ordering: SeqCst fence, pairs with the one in `finished`: either we see the channel and close it,
         // or whoever makes it sees the end.
@@ -374,7 +442,23 @@ impl Goroutine {
         if let Some(name) = name {
             return name.bind(py).to_string();
         }
-        format!("goroutine-{}", self.task.get().map_or(0, |task| task.id()))
+        format!("goroutine-{}", self.number())
+    }
+
+    fn number(&self) -> u64 {
+        match (self.task.get(), &self.member) {
+            (Some(task), _) => task.id(),
+            (None, Some(member)) => member.id,
+            (None, None) => 0,
+        }
+    }
+
+    /// What it raised, without that counting as reading it.
+    pub(crate) fn failure(&self, py: Python<'_>) -> Option<Py<PyBaseException>> {
+        match self.end.get()? {
+            End::Raised(error, _) => Some(error.clone_ref(py)),
+            End::Returned(_) | End::Cancelled(_) => None,
+        }
     }
 
     /// "file:line" of the `go` that started it.
@@ -413,6 +497,12 @@ fn report(py: Python<'_>, error: Py<PyBaseException>, name: String, place: Optio
 
 impl Drop for Goroutine {
     fn drop(&mut self) {
+        if self.live.get_mut().unwrap_or_else(PoisonError::into_inner).unstarted
+            && let Some(group) = &self.group
+        {
+            // Nobody can start it any more.
+            let _ = group.done();
+        }
         if !*self.read.get_mut() && matches!(self.end.get(), Some(End::Raised(..))) {
             host::attached(|py| self.report_unread(py));
         }
@@ -526,18 +616,24 @@ impl Goroutine {
     ///
     /// One that has not started will not run. Returns False if it has ended already. Never blocks.
     #[pyo3(signature = (msg = None))]
-    fn cancel(&self, py: Python<'_>, msg: Option<Py<PyAny>>) -> PyResult<bool> {
-        operation(py, "Goroutine.cancel", On::Anything)?;
-        if self.end.get().is_some() {
+    fn cancel(slf: &Bound<'_, Self>, msg: Option<Py<PyAny>>) -> PyResult<bool> {
+        operation(slf.py(), "Goroutine.cancel", On::Anything)?;
+        let this = slf.get();
+        if this.end.get().is_some() {
             return Ok(false);
         }
-        let old = {
-            let mut live = self.lock();
+        let (old, unstarted) = {
+            let mut live = this.lock();
             live.cancel_requested = true;
-            std::mem::replace(&mut live.cancel_message, msg)
+            (std::mem::replace(&mut live.cancel_message, msg), std::mem::take(&mut live.unstarted))
         };
         drop(old);
-        if let Some(task) = self.task.get() {
+        if unstarted {
+            // Nobody will start it: this is its end.
+            let start = this.lock().start.take();
+            drop(start);
+            this.finish(slf.py(), slf, End::Cancelled(Kept::new(this.take_cancel_message())));
+        } else if let Some(task) = this.task.get() {
             task.cancel();
         }
         Ok(true)
@@ -567,7 +663,7 @@ impl Goroutine {
     /// Its number: counted from 1, never used again in this process.
     #[getter]
     fn id(&self) -> u64 {
-        self.task.get().map_or(0, |task| task.id())
+        self.number()
     }
 
     /// Its name in dumps and reports; "goroutine-<id>" unless set.
@@ -623,6 +719,9 @@ impl Goroutine {
             for callback in &live.callbacks {
                 visit.call(callback)?;
             }
+        }
+        if let Some(member) = &self.member {
+            visit.call(&member.watcher)?;
         }
         match self.end.get() {
             Some(End::Returned(kept) | End::Cancelled(kept)) => kept.visit(&visit),

@@ -19,7 +19,7 @@ unsafe extern "C" {
     fn gs_worker_is_out(worker: *mut Worker) -> c_int;
     fn gs_enter(area: *mut Area, low: usize, base: usize, end: usize);
     fn gs_leave(area: *mut Area);
-    fn gs_caller(offset: *mut c_int) -> *mut ffi::PyObject;
+    fn gs_caller(skip: c_int, offset: *mut c_int) -> *mut ffi::PyObject;
     fn gs_caller_outside(folder: *mut ffi::PyObject, offset: *mut c_int) -> *mut ffi::PyObject;
     fn gs_has_context() -> c_int;
     fn PyCode_Addr2Line(code: *mut ffi::PyObject, offset: c_int) -> c_int;
@@ -367,12 +367,12 @@ pub(crate) fn is_coroutine(value: &Bound<'_, PyAny>) -> bool {
     unsafe { ffi::PyCoro_CheckExact(value.as_ptr()) != 0 }
 }
 
-/// Where the calling Python code is.
+/// Where the calling Python code is, or the caller that is `skip` frames further out.
 #[inline]
-pub(crate) fn caller(py: Python<'_>) -> Option<(Py<PyAny>, i32)> {
+pub(crate) fn caller(py: Python<'_>, skip: c_int) -> Option<(Py<PyAny>, i32)> {
     let mut offset = 0;
     // SAFETY: attached; returns a new reference or null.
-    let code = unsafe { Bound::from_owned_ptr_or_opt(py, gs_caller(&raw mut offset)) }?;
+    let code = unsafe { Bound::from_owned_ptr_or_opt(py, gs_caller(skip, &raw mut offset)) }?;
     Some((code.unbind(), offset))
 }
 

@@ -9,6 +9,7 @@ mod cond;
 mod errors;
 mod event;
 mod goroutine;
+mod group;
 #[expect(unsafe_code, reason = "calls into the C file that swaps the interpreter's per-thread state")]
 mod host;
 mod mutex;
@@ -44,6 +45,8 @@ mod module {
         Goroutine, current, go, goexit, gomaxprocs, gosched, held, num_goroutine, set_slice_ms,
         start_default, stats,
     };
+    #[pymodule_export]
+    use crate::group::{failure, prepare, start};
     #[pymodule_export]
     use crate::host::{after_fork_child, after_fork_parent, before_fork, kernel, stop};
     #[pymodule_export]

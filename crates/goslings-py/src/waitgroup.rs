@@ -16,6 +16,13 @@ pub(crate) struct WaitGroup {
     made: u32,
 }
 
+impl WaitGroup {
+    /// The runtime's object behind it.
+    pub(crate) fn counter(&self) -> Arc<goslings::WaitGroup> {
+        Arc::clone(&self.group)
+    }
+}
+
 #[pymethods]
 impl WaitGroup {
     #[new]

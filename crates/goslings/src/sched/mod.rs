@@ -105,20 +105,21 @@ pub struct NoThread;
 /// # Panics
 /// If the system refuses the runtime its first thread.
 pub fn spawn(job: Job) -> Arc<Task> {
-    spawn_with(job, ptr::null_mut(), |_| {}).expect("a thread for the first worker")
+    spawn_with(Task::reserve_id(), job, ptr::null_mut(), |_| {}).expect("a thread for the first worker")
 }
 
-/// Starts a goroutine that its host knows by `host_data`: see [`Task::host_data`]. `before` sees it
-/// before it can run.
+/// Starts the goroutine with the reserved number `id`, which its host knows by `host_data`: see
+/// [`Task::host_data`]. `before` sees it before it can run.
 ///
 /// # Errors
 /// [`NoThread`]; the job was dropped.
 pub fn spawn_with(
+    id: u64,
     job: Job,
     host_data: *mut (),
     before: impl FnOnce(&Arc<Task>),
 ) -> Result<Arc<Task>, NoThread> {
-    spawn_in(bubble::current().as_ref(), job, host_data, before)
+    spawn_in(bubble::current().as_ref(), id, job, host_data, before)
 }
 
 /// The same, in this bubble, or in none.
@@ -127,6 +128,7 @@ pub fn spawn_with(
 /// As [`spawn_with`].
 pub fn spawn_in(
     bubble: Option<&Arc<Bubble>>,
+    id: u64,
     job: Job,
     host_data: *mut (),
     before: impl FnOnce(&Arc<Task>),
@@ -135,7 +137,7 @@ pub fn spawn_in(
     if worker.is_none() {
         runtime().have_a_worker()?;
     }
-    let task = Task::new(job, host_data, bubble.map(Bubble::join));
+    let task = Task::new(id, job, host_data, bubble.map(Bubble::join));
     before(&task);
     if bubble.is_some_and(|bubble| bubble.started(&task, worker)) {
         return Ok(task);

@@ -146,9 +146,19 @@ static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 static OLDEST_ID: AtomicU64 = AtomicU64::new(0);
 
 impl Task {
-    pub(crate) fn new(job: Job, host_data: *mut (), membership: Option<Box<Membership>>) -> Arc<Task> {
+    /// A number for a goroutine that is to be started later.
+    #[must_use]
+    pub fn reserve_id() -> u64 {
         // Ordering: Relaxed. Only uniqueness matters.
-        let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
+        NEXT_ID.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub(crate) fn new(
+        id: u64,
+        job: Job,
+        host_data: *mut (),
+        membership: Option<Box<Membership>>,
+    ) -> Arc<Task> {
         Arc::new(Task {
             waiter: Waiter::new(if job.vtable.step.is_some() { Kind::Stackless } else { Kind::Task }),
             id,
