@@ -28,6 +28,20 @@ def test_g03_an_exception_that_nobody_reads_is_reported(unread: list[goslings.Ex
     unread.clear()
 
 
+def test_one_is_reported_from_within_code_that_cannot_import(unread: list[goslings.ExceptHookArgs]) -> None:
+    def fail() -> None:
+        raise KeyError("unread")
+
+    g = go(fail)
+    g.join(SECONDS)
+    handles = [g]
+    del g
+    # As the functions that namedtuple makes are: a finalizer may run in any of them.
+    exec("handles.pop()", {"__builtins__": {}, "handles": handles})
+    until(lambda: unread)
+    assert repr(unread.pop().exc_value) == "KeyError('unread')"
+
+
 def test_an_exception_whose_handle_went_first_is_reported(unread: list[goslings.ExceptHookArgs]) -> None:
     ch = chan()
 

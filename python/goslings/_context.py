@@ -241,7 +241,7 @@ class _Child(_Node, Context):
         elif left < math.inf:
             self._timer = after_func(left, expire)
             if self._ended():
-                self._timer.stop()  # else it was set too late for who ended us
+                self._act()  # who has ended us may have been too early to see the timer
 
     @property
     def done(self) -> RecvChan[None]:
@@ -282,10 +282,13 @@ class _Child(_Node, Context):
                 pass
 
     def _act(self) -> None:
-        if self._timer is not None:
-            self._timer.stop()
-        if self._stop is not None:
-            self._stop()
+        # Dropped, since both refer to us.
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.stop()
+        stop, self._stop = self._stop, None
+        if stop is not None:
+            stop()
 
     def __repr__(self) -> str:
         end = self._ended()

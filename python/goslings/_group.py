@@ -35,7 +35,10 @@ class Group:
     Raises ValueError for a limit below 1.
     """
 
-    __slots__ = ("__weakref__", "_context", "_count", "_failures", "_members", "_open", "_placed", "_places", "_queue")
+    __slots__ = (
+        *("__weakref__", "_context", "_count", "_failures", "_going_on", "_members"),
+        *("_open", "_placed", "_places", "_queue"),
+    )
 
     def __init__(self, limit: SupportsIndex | None = None) -> None:
         limit = None if limit is None else operator.index(limit)
@@ -48,6 +51,7 @@ class Group:
         self._count = WaitGroup()
         self._failures: list[Goroutine[Any] | Exception] = []
         self._context = background().with_cancel()
+        self._going_on = [True]  # taken by whoever is the first to stop the group
         self._open: bool | None = None  # None before the block, False after
 
     @property
@@ -82,9 +86,15 @@ class Group:
 
         A group of cancelled goroutines ends without an error.
         """
-        self._stop(None)
+        self._stop(None, again=True)
 
-    def _stop(self, cause: BaseException | None) -> None:
+    def _stop(self, cause: BaseException | None, again: bool) -> None:
+        """Cancels everybody; `again`: also those whom that would interrupt in cleaning up."""
+        try:
+            self._going_on.pop()
+        except IndexError:
+            if not again:
+                return
         self._context.cancel(cause)
         for goroutine in list(self._members):
             goroutine.cancel()
@@ -112,7 +122,7 @@ class Group:
         failure = _failure(goroutine)
         if failure is not None:
             self._failures.append(goroutine)
-            self._stop(failure)
+            self._stop(failure, again=False)
         if self._places is not None:
             self._leave(goroutine, self._places)
             self._fill(self._places)
@@ -152,7 +162,7 @@ class Group:
                 self._failures.append(error)
             elif alone is None:
                 alone = error
-            self._stop(error)
+            self._stop(error, again=not isinstance(error, Exception))
         return alone
 
     def __copy__(self) -> NoReturn:

@@ -14,9 +14,12 @@ from goslings import (
     Case,
     Closed,
     Cond,
+    Context,
+    DeadlineExceeded,
     Event,
     Goroutine,
     GoroutineStack,
+    Group,
     Map,
     Mutex,
     Once,
@@ -33,6 +36,7 @@ from goslings import (
     WaitGroup,
     after,
     after_func,
+    background,
     blocking,
     chan,
     current,
@@ -43,6 +47,7 @@ from goslings import (
     gosched,
     num_goroutine,
     once_value,
+    parmap,
     recv,
     select,
     send,
@@ -212,6 +217,24 @@ def containers() -> None:
     assert_type(SingleFlight().do("key", lambda: 1), int)
 
 
+def structure() -> None:
+    with Group(limit=2) as group:
+        assert_type(group, Group)
+        assert_type(group.go(join, "a", 1, sep="/"), Goroutine[str])
+        assert_type(group.context, Context)
+    for text in parmap(str, range(3), limit=2, ordered=False):
+        assert_type(text, str)
+    with parmap(len, ["a"]) as lengths:
+        assert_type(next(lengths), int)
+    with background().with_timeout(1) as context:
+        assert_type(context, Context)
+        assert_type(context.done, RecvChan[None])
+        assert_type(context.err(), BaseException | None)
+        assert_type(context.with_value(Dog, Dog()).after_func(gosched), Callable[[], bool])
+    caught: TimeoutError = DeadlineExceeded()
+    assert isinstance(caught, goslings.GoslingsError)
+
+
 def the_rest() -> None:
     assert_type(blocking(join, "a", 1, sep="/"), str)
     assert_type(gomaxprocs(), int)
@@ -253,6 +276,7 @@ def main() -> None:
     time()
     synchronisation()
     containers()
+    structure()
     the_rest()
 
 

@@ -6,14 +6,17 @@ from goslings import (
     AtomicInt,
     Cond,
     Goroutine,
+    Group,
     Map,
     Mutex,
     RecvChan,
     SendChan,
     WaitGroup,
+    background,
     chan,
     go,
     once_value,
+    parmap,
     recv,
     select,
     send,
@@ -77,6 +80,14 @@ def the_rest() -> None:
     once_value(double)  # E: arg-type
     with Mutex() as mutex:
         mutex.acquire()  # E: attr-defined
+
+
+def structure() -> None:
+    Group().go(double)  # E: call-arg
+    parmap(len, [1])  # E: list-item
+    parmap(double, 5)  # E: arg-type
+    background().cancel("why")  # E: arg-type
+    background().with_timeout("soon")  # E: arg-type
 
 
 class Mine(Mutex):  # E: misc

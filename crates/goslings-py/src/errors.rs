@@ -2,6 +2,7 @@
 
 use goslings::chan::{CloseError, RecvError, SendError, SendErrorKind, TryRecvError, TrySendError};
 use goslings::{SelectError, SleepError, WaitError};
+use pyo3::PyTypeInfo;
 use pyo3::exceptions::{PyRuntimeError, PySystemError, PyTimeoutError, PyTypeError};
 use pyo3::prelude::*;
 
@@ -14,6 +15,17 @@ mod classes {
     pyo3::import_exception!(threading, BrokenBarrierError);
 }
 pub(crate) use classes::{Cancelled, CancelledError, Closed, GoExit, WouldBlock};
+
+/// Finds the classes that are defined elsewhere. At import, since later the frame in which one is needed may lack
+/// what an import takes.
+pub(crate) fn install(py: Python<'_>) {
+    Closed::type_object(py);
+    WouldBlock::type_object(py);
+    Cancelled::type_object(py);
+    GoExit::type_object(py);
+    CancelledError::type_object(py);
+    classes::BrokenBarrierError::type_object(py);
+}
 
 /// The exception that a signal handler raised while this thread waited.
 pub(crate) fn pending(py: Python<'_>) -> PyErr {

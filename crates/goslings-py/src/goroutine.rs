@@ -193,7 +193,8 @@ fn spawn(py: Python<'_>, bubble: Option<&Arc<Bubble>>, handle: &Py<Goroutine>, i
 /// which `watcher` is told first. The caller's caller counts as the one who starts it.
 pub(crate) fn prepare(
     py: Python<'_>,
-    (group, watcher): (Arc<WaitGroup>, Py<PyAny>),
+    group: Arc<WaitGroup>,
+    watcher: Py<PyAny>,
     function: Bound<'_, PyAny>,
     args: Bound<'_, PyTuple>,
     kwargs: Option<Bound<'_, PyDict>>,
@@ -203,10 +204,8 @@ pub(crate) fn prepare(
     handle.member = Some(Box::new(Member { id: Task::reserve_id(), watcher }));
     handle.live.get_mut().unwrap_or_else(PoisonError::into_inner).unstarted = true;
     group.add(1).map_err(|_| errors::misuse("negative WaitGroup counter"))?;
-    handle.group = Some(Arc::clone(&group));
-    Py::new(py, handle).inspect_err(|_| {
-        let _ = group.done();
-    })
+    handle.group = Some(group);
+    Py::new(py, handle)
 }
 
 /// Starts a goroutine that was prepared. False: it was cancelled meanwhile, or is started already.
@@ -486,8 +485,7 @@ fn call_back(py: Python<'_>, callback: &Bound<'_, PyAny>, handle: &Bound<'_, Gor
 
 /// Tells `goslings.excepthook` of an exception that nobody will see.
 fn report(py: Python<'_>, error: Py<PyBaseException>, name: String, place: Option<String>) {
-    let told = py
-        .import("goslings._hooks")
+    let told = host::imported(py, c"goslings._hooks")
         .and_then(|hooks| hooks.call_method1("report", (error.clone_ref(py), name, place)));
     if let Err(failed) = told {
         failed.write_unraisable(py, None);

@@ -18,7 +18,7 @@ pub(crate) fn prepare(
     args: Bound<'_, PyTuple>,
     kwargs: Option<Bound<'_, PyDict>>,
 ) -> PyResult<Py<Goroutine>> {
-    goroutine::prepare(py, (group.get().counter(), watcher), r#fn, args, kwargs)
+    goroutine::prepare(py, group.get().counter(), watcher, r#fn, args, kwargs)
 }
 
 /// Starts a goroutine made by `_prepare`; False if it has been started or cancelled already.

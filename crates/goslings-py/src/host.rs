@@ -367,6 +367,18 @@ pub(crate) fn is_coroutine(value: &Bound<'_, PyAny>) -> bool {
     unsafe { ffi::PyCoro_CheckExact(value.as_ptr()) != 0 }
 }
 
+/// A module that has been imported. Unlike `Python::import` it works in whatever frame a finalizer runs: that one
+/// calls the `__import__` of the frame's builtins, which some code does without.
+pub(crate) fn imported<'py>(py: Python<'py>, name: &CStr) -> PyResult<Bound<'py, PyAny>> {
+    // SAFETY: attached, and a C string; a new reference, or null with an exception set.
+    let name = unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyUnicode_FromString(name.as_ptr())) }?;
+    // SAFETY: attached; a new reference, or null, with an exception set if that is an error.
+    let module = unsafe { Bound::from_owned_ptr_or_opt(py, ffi::PyImport_GetModule(name.as_ptr())) };
+    module.ok_or_else(|| {
+        PyErr::take(py).unwrap_or_else(|| PyImportError::new_err(format!("{name} has not been imported")))
+    })
+}
+
 /// Where the calling Python code is, or the caller that is `skip` frames further out.
 #[inline]
 pub(crate) fn caller(py: Python<'_>, skip: c_int) -> Option<(Py<PyAny>, i32)> {

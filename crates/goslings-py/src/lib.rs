@@ -68,6 +68,7 @@ mod module {
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        crate::errors::install(module.py());
         crate::host::install(module.py())
     }
 }

@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 use std::ptr;
 
 fn task() -> *mut Task {
-    std::sync::Arc::into_raw(Task::new(Task::reserve_id(), Job::new(|| {}), ptr::null_mut())).cast_mut()
+    std::sync::Arc::into_raw(Task::new(Task::reserve_id(), Job::new(|| {}), ptr::null_mut(), None)).cast_mut()
 }
 
 fn drop_all(tasks: &mut VecDeque<*mut Task>) -> usize {
