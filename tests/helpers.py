@@ -42,7 +42,7 @@ def state(goroutine: Goroutine[Any]) -> str:
     return repr(goroutine).removeprefix(f"<Goroutine {goroutine.name} (").removesuffix(")>")
 
 
-WAITING = {"chan receive", "chan send", "select", "select (no cases)", "sleep"}
+WAITING = {"chan receive", "chan send", "select", "select (no cases)", "sleep", "goroutine result"}
 
 
 MUTEX, RLOCK, LOCK = "sync.Mutex.Lock", "sync.RWMutex.RLock", "sync.RWMutex.Lock"

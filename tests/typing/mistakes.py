@@ -84,7 +84,7 @@ def the_rest() -> None:
 
 def structure() -> None:
     Group().go(double)  # E: call-arg
-    parmap(len, [1])  # E: list-item
+    parmap(len, [1])  # E: arg-type
     parmap(double, 5)  # E: arg-type
     background().cancel("why")  # E: arg-type
     background().with_timeout("soon")  # E: arg-type
