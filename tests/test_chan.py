@@ -10,8 +10,8 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from goslings import Closed, RecvChan, SendChan, WouldBlock, after, chan, go, num_goroutine, recv, select, send, sleep
-from helpers import SECONDS, count, park_one_by_one, parked, results, state, until
+from goslings import Closed, RecvChan, SendChan, WouldBlock, after, chan, go, recv, select, send, sleep
+from helpers import SECONDS, count, park_one_by_one, parked, results, state
 
 
 def test_c01_an_unbuffered_send_ends_together_with_its_receive() -> None:
@@ -608,48 +608,3 @@ def test_capacity_may_be_anything_like_an_int() -> None:
 
     assert chan(Two()).capacity == 2
     assert chan(capacity=3).capacity == 3
-
-
-def test_a_thousand_goroutines_in_a_chain() -> None:
-    n = count(1000)
-    first = left = chan()
-    before = num_goroutine()
-
-    def link(left: Any, right: Any) -> None:
-        left.send(right.recv() + 1)
-
-    goroutines = []
-    for _ in range(n):
-        right = chan()
-        goroutines.append(go(link, left, right))
-        left = right
-    left.send(0)
-    assert first.recv() == n
-    results(goroutines)
-    until(lambda: num_goroutine() <= before)
-
-
-def test_the_sieve() -> None:
-    def generate(ch: Any) -> None:
-        for i in range(2, 1000):
-            ch.send(i)
-        ch.close()
-
-    def without(prime: int, source: Any, to: Any) -> None:
-        with to:
-            for i in source:
-                if i % prime:
-                    to.send(i)
-
-    ch = chan()
-    go(generate, ch)
-    primes = []
-    while True:
-        prime, ok = ch.recv_ok()
-        if not ok:
-            break
-        primes.append(prime)
-        ch1 = chan()
-        go(without, prime, ch, ch1)
-        ch = ch1
-    assert primes == [n for n in range(2, 1000) if all(n % d for d in range(2, n))]
