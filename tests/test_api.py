@@ -21,7 +21,8 @@ ROOT = Path(__file__).resolve().parent.parent
 STUB = Path(goslings.__file__).parent / "_goslings.pyi"
 
 PUBLIC = {
-    *("AtomicInt", "Barrier", "Cancelled", "Case", "Closed", "Cond", "Context", "DeadlineExceeded", "Event"),
+    *("AtomicInt", "Barrier", "Cancelled", "Case", "Closed", "Cond", "Context", "Deadlock"),
+    *("DeadlineExceeded", "Event"),
     *("ExceptHookArgs", "Goroutine", "GoroutineStack", "GoslingsError", "Group", "Map", "Mutex", "Once", "Pool"),
     *("RWMutex", "RecvChan", "Selected", "Semaphore", "SendChan", "SingleFlight", "Stats", "Ticker", "Timer"),
     *("WaitGroup", "WouldBlock", "after", "after_func", "background", "blocking", "chan", "current", "dump"),

@@ -16,6 +16,7 @@ from goslings._context import background as background
 from goslings._errors import Cancelled as Cancelled
 from goslings._errors import Closed as Closed
 from goslings._errors import DeadlineExceeded as DeadlineExceeded
+from goslings._errors import Deadlock as Deadlock
 from goslings._errors import GoslingsError as GoslingsError
 from goslings._errors import WouldBlock as WouldBlock
 from goslings._goslings import AtomicInt as AtomicInt

@@ -40,7 +40,7 @@ examples:
 RUN_HELP = """\
 Runs a script as `python script.py` would: as __main__, with its own arguments and its folder first in
 sys.path. What follows the script belongs to the script. SIGQUIT (Ctrl-\\) prints what every goroutine does
-and ends the program with status 2.
+and ends the program with status 2, as a deadlock does.
 """
 
 RUN_EXAMPLES = """\
@@ -110,7 +110,7 @@ def run(script: str, args: Sequence[str], procs: int | None = None) -> int:
     except Exception as error:
         # Shown here, as the interpreter would, so that the traceback begins with the script.
         _show(error)
-        return 1
+        return 2 if isinstance(error, goslings.Deadlock) else 1
     return 0
 
 

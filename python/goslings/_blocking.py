@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from goslings._goslings import Semaphore, _outside_event, chan, current
+from goslings._goslings import Semaphore, _outside_event, _recv_idle, chan, current
 from goslings._runtime import setting
 
 __all__ = ["blocking"]
@@ -73,7 +73,7 @@ class _Pool:
             # In a process forked by the call there is another pool.
             if self is _pool:
                 with suppress(TimeoutError):
-                    call = self._calls.recv(timeout=_IDLE_SECONDS)
+                    call = _recv_idle(self._calls, _IDLE_SECONDS)
 
 
 _pool = _Pool()

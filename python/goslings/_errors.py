@@ -4,6 +4,7 @@ __all__ = [
     "Cancelled",
     "Closed",
     "DeadlineExceeded",
+    "Deadlock",
     "GoExit",
     "GoslingsError",
     "WouldBlock",
@@ -38,9 +39,19 @@ class Cancelled(BaseException):
     """
 
 
+class Deadlock(RuntimeError):
+    """Nobody can ever go on: every goroutine and every thread waits for another.
+
+    Raised once, in the main thread, out of what it waits for; that is left as it was, and the others wait on. The
+    message lists who waits for what, and where. It is not raised while anything else could still happen: a timer or
+    sleeper, another thread (a plain Python thread or one of a library), a call of `blocking`, a signal handler of the
+    program's. GOSLINGS_DEADLOCK=off switches it off.
+    """
+
+
 class GoExit(BaseException):
     """Raised by `goexit()` to end its goroutine. Let it pass."""
 
 
-for _error in (Closed, WouldBlock, DeadlineExceeded, Cancelled, GoslingsError):
+for _error in (Closed, WouldBlock, DeadlineExceeded, Cancelled, Deadlock, GoslingsError):
     _error.__module__ = "goslings"  # as users know them: tracebacks and pickles name it

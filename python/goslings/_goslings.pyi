@@ -26,12 +26,14 @@ __all__ = [
     "_after_fork_parent",
     "_before_fork",
     "_bubble",
+    "_detect_deadlocks",
     "_failure",
     "_held",
     "_kernel",
     "_now",
     "_outside_event",
     "_prepare",
+    "_recv_idle",
     "_set_slice_ms",
     "_stacks",
     "_start",
@@ -653,6 +655,12 @@ def _kernel() -> dict[str, Any]:
 
 def _stacks() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Every goroutine, and every thread that waits: two lists of dicts, for `goslings.stacks`."""
+
+def _detect_deadlocks(on: bool) -> None:
+    """Switches the detection of deadlocks on or off."""
+
+def _recv_idle[T](ch: chan[T], timeout: float) -> T:
+    """Receives for a thread that only serves others: it does not count for deadlocks."""
 
 def _now() -> int:
     """The time now, in nanoseconds on the clock of the above."""

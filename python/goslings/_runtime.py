@@ -9,7 +9,7 @@ import sys
 
 from goslings import _goslings, _imports
 
-__all__ = ["free_threaded", "install", "setting"]
+__all__ = ["free_threaded", "install", "setting", "switch"]
 
 
 def free_threaded() -> bool:
@@ -25,6 +25,14 @@ def setting(name: str, least: int, most: int) -> int | None:
     if not text.isdecimal() or not least <= int(text) <= most:
         raise ValueError(f"{name} must be a whole number from {least} to {most}, not {text!r}")
     return int(text)
+
+
+def switch(name: str) -> bool:
+    """Whether something is on, which it is unless the environment says "off". Raises ValueError for another word."""
+    text = os.environ.get(name, "") or "on"
+    if text not in ("on", "off"):
+        raise ValueError(f"{name} must be on or off, not {text!r}")
+    return text == "on"
 
 
 def _default_procs() -> int:
@@ -60,6 +68,7 @@ def install() -> None:
     slice_ms = setting("GOSLINGS_SLICE_MS", 0, 3_600_000)
     if slice_ms is not None:
         _goslings._set_slice_ms(slice_ms)
+    _goslings._detect_deadlocks(switch("GOSLINGS_DEADLOCK"))
     _imports.install()
     # Registered early, so it runs late: after the functions that programs register.
     atexit.register(_goslings._stop)

@@ -14,8 +14,9 @@ from types import CodeType, FrameType
 from typing import TextIO
 
 from goslings import _goslings
+from goslings._errors import Deadlock
 
-__all__ = ["GoroutineStack", "dump", "quit_on_signal", "stacks"]
+__all__ = ["GoroutineStack", "deadlock", "dump", "may_deadlock", "quit_on_signal", "stacks"]
 
 
 @dataclass(frozen=True)
@@ -120,12 +121,55 @@ def dump(file: TextIO | None = None, *, group: bool = False) -> None:
     if not group:
         out.write("\n".join(_text([one]) for one in found))
     else:
-        groups: dict[object, list[GoroutineStack]] = {}
-        for one in found:
-            places = tuple((frame.filename, frame.lineno, frame.name) for frame in one.frames)
-            groups.setdefault((one.id is None, one.state, places, one.created_by), []).append(one)
-        out.write("\n".join(_text(same) for same in groups.values()))
+        out.write("\n".join(_text(same) for same in _grouped(found)))
     out.flush()
+
+
+_MANY = 100
+"""From so many goroutines on, a report of a deadlock groups those at the same place."""
+
+_reporting = False
+
+
+def may_deadlock() -> bool:
+    """Whether no signal could end a deadlock: the program has no handlers but those that the interpreter and we set."""
+    usual = {signal.SIG_DFL, signal.SIG_IGN, signal.default_int_handler, _quit, None}
+    return all(signal.getsignal(number) in usual for number in signal.valid_signals())
+
+
+def deadlock() -> Deadlock:
+    """What the main thread raises when nobody can go on. Called by the runtime, in the main thread."""
+    global _reporting
+    text = "all goroutines are asleep - deadlock!"
+    if _reporting:
+        return Deadlock(text)  # to make the report, something was needed that a goroutine holds
+    _reporting = True
+    try:
+        found = stacks()
+        paragraphs = ["".join(f"{line}\n" for line in [text, *_cycles(found)])]
+        paragraphs += [_text(same) for same in (_grouped(found) if len(found) > _MANY else [[one] for one in found])]
+        return Deadlock("\n".join(paragraphs).rstrip("\n"))
+    finally:
+        _reporting = False
+
+
+def _cycles(found: list[GoroutineStack]) -> list[str]:
+    """A line for each circle of goroutines that wait for each other."""
+    waits = {one.id: one.holders for one in found if one.id is not None}
+    lines, seen = [], set[int]()
+    for first in waits:
+        path: list[int] = []
+        here: int | None = first
+        while here is not None and here not in seen:
+            seen.add(here)
+            path.append(here)
+            holders = waits.get(here, ())
+            here = holders[0] if len(holders) == 1 else None
+        if here in path:
+            circle = path[path.index(here) :]
+            chain = "".join(f" waits for goroutine {other}," for other in [*circle[1:], here])
+            lines.append(f"goroutine {here}{', which'.join(chain.rstrip(',').split(','))}")
+    return lines
 
 
 def quit_on_signal() -> None:
@@ -142,6 +186,15 @@ def _quit(_number: int, _frame: FrameType | None) -> None:
             sys.stdout.flush()
     finally:
         os._exit(2)
+
+
+def _grouped(found: list[GoroutineStack]) -> list[list[GoroutineStack]]:
+    """Those that are at the same place in the same state, together."""
+    groups: dict[object, list[GoroutineStack]] = {}
+    for one in found:
+        places = tuple((frame.filename, frame.lineno, frame.name) for frame in one.frames)
+        groups.setdefault((one.id is None, one.state, places, one.created_by), []).append(one)
+    return list(groups.values())
 
 
 def _text(same: list[GoroutineStack]) -> str:

@@ -70,6 +70,17 @@ fn recv(channel: &Channel, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -
     }
 }
 
+/// Receives for a thread that only serves others: it does not count for deadlocks.
+#[pyfunction]
+#[pyo3(name = "_recv_idle")]
+pub(crate) fn recv_idle(
+    py: Python<'_>,
+    ch: &Bound<'_, PyChan>,
+    timeout: &Bound<'_, PyAny>,
+) -> PyResult<Py<PyAny>> {
+    goslings::idle(|| recv(&ch.get().channel, py, Some(timeout)))
+}
+
 fn recv_ok<'py>(
     channel: &Channel,
     py: Python<'py>,

@@ -4,6 +4,7 @@
 //! that attaches to the interpreter.
 
 use crate::goroutine::{self, Goroutine};
+use crate::stacks;
 use goslings::{AREA_SIZE, Area, Host, Job, JobVTable, StackBounds};
 use pyo3::exceptions::PyImportError;
 use pyo3::ffi;
@@ -93,6 +94,23 @@ impl Host for Interpreter {
         let raised = unsafe { ffi::PyErr_CheckSignals() } != 0;
         self.detach();
         raised
+    }
+
+    fn may_deadlock(&self, state: usize) -> bool {
+        self.attach(state);
+        // SAFETY: attached.
+        let py = unsafe { Python::assume_attached() };
+        let may = stacks::may_deadlock(py);
+        self.detach();
+        may
+    }
+
+    fn deadlocked(&self, state: usize) {
+        self.attach(state);
+        // SAFETY: attached.
+        let py = unsafe { Python::assume_attached() };
+        stacks::deadlock(py).restore(py);
+        self.detach();
     }
 
     #[expect(clippy::disallowed_methods, reason = "the one place")]

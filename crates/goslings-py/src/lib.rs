@@ -35,7 +35,7 @@ mod module {
     #[pymodule_export]
     use crate::bubble::{PyBubble, current as bubble, step};
     #[pymodule_export]
-    use crate::chan::{PyChan, RecvChan, SendChan};
+    use crate::chan::{PyChan, RecvChan, SendChan, recv_idle};
     #[pymodule_export]
     use crate::cond::Cond;
     #[pymodule_export]
@@ -58,7 +58,7 @@ mod module {
     #[pymodule_export]
     use crate::semaphore::Semaphore;
     #[pymodule_export]
-    use crate::stacks::{now, stacks as all_stacks};
+    use crate::stacks::{detect_deadlocks, now, stacks as all_stacks};
     #[pymodule_export]
     use crate::timer::{PyTimer, Ticker, after, after_func, sleep};
     #[pymodule_export]

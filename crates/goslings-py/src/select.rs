@@ -130,7 +130,8 @@ pub(crate) fn select(
         };
         let case = case.get();
         given.push(match (channel(case.given.bind(py)), &case.value) {
-            (None, _) => goslings::Case::Never,
+            (None, None) => goslings::Case::Never,
+            (None, Some(_)) => goslings::Case::NeverSend,
             (Some(channel), None) => goslings::Case::Recv(channel),
             (Some(channel), Some(value)) => {
                 goslings::Case::Send(channel, Some(Value::Object(value.clone_ref(py))))

@@ -203,5 +203,40 @@ pub(crate) fn stacks(py: Python<'_>) -> PyResult<(Bound<'_, PyList>, Bound<'_, P
 #[pyfunction]
 #[pyo3(name = "_now")]
 pub(crate) fn now() -> u64 {
-    goslings::now().0
+    goslings::real().0
+}
+
+/// Switches the detection of deadlocks on or off.
+#[pyfunction]
+#[pyo3(name = "_detect_deadlocks")]
+pub(crate) fn detect_deadlocks(on: bool) {
+    goslings::detect_deadlocks(on);
+}
+
+/// Whether the program has nothing of its own that could end a deadlock: signal handlers.
+pub(crate) fn may_deadlock(py: Python<'_>) -> bool {
+    let pending = PyErr::take(py);
+    let answer = py
+        .import("goslings._stacks")
+        .and_then(|module| module.call_method0("may_deadlock"))
+        .and_then(|answer| answer.is_truthy());
+    let answer = answer.unwrap_or_else(|error| {
+        error.write_unraisable(py, None);
+        false
+    });
+    if let Some(pending) = pending {
+        pending.restore(py);
+    }
+    answer
+}
+
+/// The exception that tells of a deadlock; one that is pending already is its context.
+pub(crate) fn deadlock(py: Python<'_>) -> PyErr {
+    let pending = PyErr::take(py);
+    let made = py.import("goslings._stacks").and_then(|module| module.call_method0("deadlock"));
+    let error = made.map_or_else(|error| error, PyErr::from_value);
+    if let Some(pending) = pending {
+        let _ = error.value(py).setattr("__context__", pending.into_value(py));
+    }
+    error
 }

@@ -20,6 +20,10 @@ impl Target for Tick {
     fn fire(&self, due: Deadline) -> Fired {
         Fired::tick(&self.0, Value::Time(due.0 as f64 / 1e9))
     }
+
+    fn matters(&self) -> bool {
+        self.0.has_receivers()
+    }
 }
 
 /// Longer than any program runs; what a number of seconds that the clock cannot count becomes.

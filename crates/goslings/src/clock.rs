@@ -59,7 +59,7 @@ pub(crate) fn coarse() -> u64 {
 /// Nobody has read the clock yet.
 #[cold]
 fn first_reading() -> u64 {
-    let time = now().0;
+    let time = real().0;
     // Ordering: Relaxed. As in `coarse`.
     COARSE.store(time, Ordering::Relaxed);
     time
@@ -81,9 +81,10 @@ pub fn now() -> Deadline {
     crate::bubble::now().unwrap_or_else(real)
 }
 
-/// The time now.
+/// The time now, also in a bubble.
 #[cfg(not(loom))]
-fn real() -> Deadline {
+#[must_use]
+pub fn real() -> Deadline {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: `time` is a valid place to write to; CLOCK_MONOTONIC exists on every system we build for.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
@@ -91,7 +92,7 @@ fn real() -> Deadline {
 }
 
 #[cfg(loom)]
-use model::real;
+pub use model::real;
 #[cfg(all(loom, test))]
 pub(crate) use model::restart;
 
@@ -108,7 +109,7 @@ mod model {
     }
 
     /// The time now.
-    pub(super) fn real() -> Deadline {
+    pub fn real() -> Deadline {
         NOW.set(NOW.get() + TICK.get());
         Deadline(NOW.get())
     }

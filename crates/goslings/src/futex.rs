@@ -25,6 +25,11 @@ impl Slices {
         Slices { next: hears_signals().then_some(FIRST_NS) }
     }
 
+    /// Whether this is the main thread, as far as the system tells.
+    pub(crate) fn is_main(&self) -> bool {
+        self.next.is_some()
+    }
+
     /// As [`wait`]; also ends as if by a signal when a slice is over.
     pub(crate) fn wait(&mut self, word: &AtomicU32, expected: u32, deadline: Option<Deadline>) -> Woken {
         let Some(slice) = self.next else { return wait(word, expected, deadline) };

@@ -34,6 +34,13 @@ pub trait Host: Sync {
     /// A signal interrupted this (detached) thread's sleep. Runs what handlers there are and returns
     /// whether one raised; the thread is detached again on return.
     fn signalled(&self, state: usize) -> bool;
+    /// Nobody can go on, and this (detached) thread is to hear of it: whether the host lets it. A host that knows of
+    /// something else that could still happen says no. Detached again on return.
+    fn may_deadlock(&self, _state: usize) -> bool {
+        false
+    }
+    /// Nobody can go on: raises that in this (detached) thread, as a signal handler would. Detached again on return.
+    fn deadlocked(&self, _state: usize) {}
     /// A new worker thread has started: attaches it and calls `run`, which never returns, with a number other than 0
     /// that the functions below will know the thread by.
     fn worker(&self, run: &mut dyn FnMut(usize));

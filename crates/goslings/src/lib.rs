@@ -14,6 +14,7 @@ pub mod chan;
 mod clock;
 #[expect(unsafe_code, reason = "nodes in the frame of the waiting call")]
 mod cond;
+mod deadlock;
 mod event;
 #[cfg_attr(not(loom), expect(unsafe_code, reason = "system calls on a word"))]
 mod futex;
@@ -53,8 +54,9 @@ mod watched;
 
 pub use barrier::{Barrier, BarrierError};
 pub use chan::Chan;
-pub use clock::{Deadline, Wait, now};
+pub use clock::{Deadline, Wait, now, real};
 pub use cond::{Cond, CondError};
+pub use deadlock::detect_deadlocks;
 pub use event::Event;
 pub use host::{AREA_SIZE, Area, Host, PlainHost, StackBounds, set_host};
 pub use mutex::{Mutex, NotLocked};

@@ -153,14 +153,15 @@ impl Mutex {
         self.word.load(Ordering::Relaxed) & LOCKED != 0
     }
 
-    /// Locks it whatever happens (unless the call is abandoned), and returns whether a signal handler has raised meanwhile. A
-    /// cancellation that arrives meanwhile stays pending.
+    /// Locks it whatever happens, unless the call is abandoned or that is a deadlock, and returns whether something has
+    /// raised meanwhile. A cancellation that arrives meanwhile stays pending.
     pub(crate) async fn lock_regardless(&self, parker: &impl Park) -> bool {
         let (mut cancelled, mut raised) = (false, false);
         while !self.take() {
             match self.lock_slow(parker, Wait::Forever).await {
                 Ok(()) => break,
                 Err(WaitError::Cancelled) if parker.abandoned() => return raised,
+                Err(WaitError::Interrupted) if parker.hopeless() => return true,
                 Err(WaitError::Cancelled) => cancelled = true,
                 Err(WaitError::Interrupted) => raised = true,
                 Err(WaitError::TimedOut) => {}

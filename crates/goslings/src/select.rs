@@ -25,8 +25,10 @@ pub enum Case<'a, T> {
     Recv(&'a Chan<T>),
     /// Send this value. It is taken out when it was sent, and only then.
     Send(&'a Chan<T>, Option<T>),
-    /// Never ready: Go's nil channel.
+    /// Never ready: a receive from Go's nil channel.
     Never,
+    /// The same for a send.
+    NeverSend,
 }
 
 /// The case that was carried out.
@@ -57,7 +59,7 @@ impl<'a, T> Case<'a, T> {
     pub fn chan(&self) -> Option<&'a Chan<T>> {
         match self {
             Case::Recv(chan) | Case::Send(chan, _) => Some(chan),
-            Case::Never => None,
+            Case::Never | Case::NeverSend => None,
         }
     }
 }
@@ -158,8 +160,10 @@ async fn select_in<T>(
         }
     }
     let channels = Channels::of(cases);
-    let why = match channels.list() {
-        [] => WaitReason::SelectNoCases.alone(),
+    let why = match (channels.list(), &*cases) {
+        ([], [Case::Never]) => WaitReason::ChanReceiveNil.alone(),
+        ([], [Case::NeverSend]) => WaitReason::ChanSendNil.alone(),
+        ([], _) => WaitReason::SelectNoCases.alone(),
         _ => WaitReason::Select.on(&channels),
     };
     let outcome = parker.park(why, wait).await;
@@ -212,7 +216,7 @@ fn attempt<T>(case: &mut Case<'_, T>, state: &mut State<T>, index: usize) -> Opt
                 None
             }
         },
-        Case::Never => None,
+        Case::Never | Case::NeverSend => None,
     }
 }
 
@@ -231,7 +235,7 @@ fn queue<T>(
         match case {
             Case::Recv(_) => state.receivers.push(node),
             Case::Send(..) => state.senders.push(node),
-            Case::Never => {}
+            Case::Never | Case::NeverSend => {}
         }
     }
 }
@@ -250,7 +254,7 @@ fn withdraw<T>(cases: &mut [Case<'_, T>], nodes: &[Option<Node<T>>], served: Opt
                 // SAFETY: the wait is over and the node is in no queue.
                 *place = unsafe { node.take() };
             }
-            Case::Never => {}
+            Case::Never | Case::NeverSend => {}
         }
     }
 }

@@ -218,6 +218,23 @@ pub fn waiting_threads() -> Vec<SeenThread> {
         .collect()
 }
 
+/// Adds the number of each waiting thread's wait to `turns`. None: one may go on by itself, or is about to.
+pub(crate) fn asleep(turns: &mut Vec<u64>) -> Option<usize> {
+    let mut count = 0;
+    for record in all() {
+        let shown = record.lock();
+        // SAFETY: null, or shown, and so in place while we hold the record's lock.
+        let Some(waiter) = (unsafe { shown.waiter.as_ref() }) else { continue };
+        // Ordering: Relaxed. As in `idle`.
+        if !waiter.is_unclaimed() || shown.timed && !record.idle.load(Ordering::Relaxed) {
+            return None;
+        }
+        turns.push(shown.turn);
+        count += 1;
+    }
+    Some(count)
+}
+
 /// In a forked child, which has one thread: forgets the records, whose locks others may have held.
 pub(crate) fn after_fork_child() {
     // Ordering: Relaxed. There is only this thread; the old records are leaked on purpose.

@@ -36,6 +36,11 @@ const BATCH: usize = 64;
 pub trait Target: Send + Sync {
     /// `due` is when it was to happen.
     fn fire(&self, due: Deadline) -> Fired;
+
+    /// Whether it would do something that somebody waits for, or run something. Called under the heap's lock.
+    fn matters(&self) -> bool {
+        true
+    }
 }
 
 /// What is left to do after a timer fired, without the lock.
@@ -120,6 +125,8 @@ pub(crate) struct Timers {
     bell: AtomicU32,
     /// Until when the clock thread sleeps; 0: it is up.
     alarm: AtomicU64,
+    /// Counts the times that the clock thread got up. For deadlock detection.
+    rounds: AtomicU64,
     running: AtomicBool,
     /// Held by the clock thread while it fires, and by a forking thread: see `sched::before_fork`.
     gate: AtomicU32,
@@ -142,6 +149,7 @@ impl Timers {
             soonest: AtomicU64::new(NEVER),
             bell: AtomicU32::new(0),
             alarm: AtomicU64::new(0),
+            rounds: AtomicU64::new(0),
             running: AtomicBool::new(false),
             gate: AtomicU32::new(0),
         }
@@ -339,10 +347,37 @@ impl Timers {
             }
             // Ordering: Relaxed. We are up: no ring needed.
             self.alarm.store(0, Ordering::Relaxed);
+            // Ordering: Release, after the store above and before anything fires, for `asleep`.
+            self.rounds.fetch_add(1, Ordering::Release);
             self.close_gate();
             self.run_due();
             self.open_gate();
         }
+    }
+
+    /// Whether the clock thread sleeps, or there is none: how many threads that is; its number goes to `turns`. None
+    /// if it is up. See deadlock.rs.
+    pub(crate) fn asleep(&self, turns: &mut Vec<u64>) -> Option<usize> {
+        // Ordering: Relaxed. Once set it stays.
+        if !self.running.load(Ordering::Relaxed) {
+            return Some(0);
+        }
+        // Ordering: Acquire. The number first: as in `Bed::asleep`.
+        turns.push(self.rounds.load(Ordering::Acquire));
+        // Ordering: Acquire, as above.
+        (self.alarm.load(Ordering::Acquire) != 0).then_some(1)
+    }
+
+    /// Whether an entry is queued that will end somebody's wait, or run something.
+    pub(crate) fn something_is_set(&self) -> bool {
+        let heap = self.heap.lock();
+        heap.0.iter().any(|(_, entry)| {
+            // SAFETY: queued, hence valid.
+            match unsafe { &entry.as_ref().action } {
+                Action::Wake(_) => true,
+                Action::Target(target) => target.matters(),
+            }
+        })
     }
 
     pub(crate) fn close_gate(&self) {

@@ -20,6 +20,7 @@
 mod loom;
 
 use crate::clock::{Deadline, Wait};
+use crate::deadlock;
 use crate::futex;
 use crate::host::host;
 use crate::polled::Foreign;
@@ -356,15 +357,15 @@ impl ThreadWaiter {
     }
 
     /// Sleeps until woken. On the way the deadline and signals try to win the state word themselves.
-    /// Returns whether a signal handler has raised.
-    fn sleep(&self, why: Why, mut deadline: Option<Deadline>) -> bool {
-        let mut raised = false;
+    /// Returns what has raised.
+    fn sleep(&self, why: Why, mut deadline: Option<Deadline>) -> Raised {
+        let mut raised = Raised::Nothing;
         // Ordering: Relaxed. ASLEEP only tells the waker that a system call is needed.
         let asleep = self.word.compare_exchange(AWAKE, ASLEEP, Ordering::Relaxed, Ordering::Relaxed);
         if asleep.is_err() {
             // Ordering: Acquire pairs with the Release swap in `wake`.
             let _ = self.word.load(Ordering::Acquire);
-            return false;
+            return raised;
         }
         let showing = Showing::new(&self.waiter, why, deadline.is_some());
         let (state, mut slices) = (host().detach(), futex::Slices::new());
@@ -382,17 +383,21 @@ impl ThreadWaiter {
                     }
                 }
                 futex::Woken::Signal => {
-                    if raised {
+                    if raised != Raised::Nothing {
                         continue;
                     }
                     showing.pause();
-                    raised = host().signalled(state);
+                    let handled = host().signalled(state);
                     showing.resume();
-                    if raised {
+                    if handled {
+                        raised = Raised::BySignal;
                         if self.waiter.claim_interrupt() {
                             break;
                         }
                         deadline = None;
+                    } else if deadline.is_none() && slices.is_main() && self.deadlocked(state) {
+                        raised = Raised::ByDeadlock;
+                        break;
                     }
                 }
             }
@@ -400,6 +405,27 @@ impl ThreadWaiter {
         host().attach(state);
         raised
     }
+
+    /// Looks whether nobody can go on. If so, ends this wait, and has that raised here.
+    fn deadlocked(&self, state: usize) -> bool {
+        // The host may run code before it answers: so look again.
+        let found = deadlock::nobody_can_go_on()
+            && host().may_deadlock(state)
+            && deadlock::nobody_can_go_on()
+            && self.waiter.claim_interrupt();
+        if found {
+            host().deadlocked(state);
+        }
+        found
+    }
+}
+
+/// What has raised in a thread that waited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Raised {
+    Nothing,
+    BySignal,
+    ByDeadlock,
 }
 
 /// Who waits, as the calls that wait see it: they are written once, as `async` functions, for those who wait
@@ -416,6 +442,11 @@ pub(crate) trait Park {
     fn raised(&self) -> bool;
     /// Waits, after `begin` and with every node queued and every lock released.
     fn park(&self, why: Why, wait: Wait) -> impl Future<Output = Outcome>;
+
+    /// Whether what was waited for cannot come: the exception that is pending says so.
+    fn hopeless(&self) -> bool {
+        false
+    }
 
     /// Whether nobody will poll the call again: it must come to its end without waiting.
     fn abandoned(&self) -> bool {
@@ -446,13 +477,17 @@ pub(crate) fn at_once<T>(call: impl Future<Output = T>) -> T {
 pub(crate) struct Parker {
     task: Option<&'static Task>,
     thread: ThreadWaiter,
-    raised: Cell<bool>,
+    raised: Cell<Raised>,
 }
 
 impl Parker {
     #[inline]
     pub(crate) fn new() -> Parker {
-        Parker { task: sched::current_stackful(), thread: ThreadWaiter::new(), raised: Cell::new(false) }
+        Parker {
+            task: sched::current_stackful(),
+            thread: ThreadWaiter::new(),
+            raised: Cell::new(Raised::Nothing),
+        }
     }
 }
 
@@ -480,7 +515,11 @@ impl Park for Parker {
 
     #[inline]
     fn raised(&self) -> bool {
-        self.raised.get()
+        self.raised.get() != Raised::Nothing
+    }
+
+    fn hopeless(&self) -> bool {
+        self.raised.get() == Raised::ByDeadlock
     }
 
     /// Takes `&self`: while it runs, wakers use pointers into it.

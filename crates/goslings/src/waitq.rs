@@ -142,6 +142,12 @@ impl<T> WaitQueue<T> {
         self.head.is_null()
     }
 
+    /// Whether somebody of this process is queued.
+    pub(crate) fn has_any(&mut self) -> bool {
+        let _ = self.peek();
+        !self.is_empty()
+    }
+
     /// Queues `node` at the back.
     ///
     /// # Safety

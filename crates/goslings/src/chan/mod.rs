@@ -253,6 +253,13 @@ impl<T> Chan<T> {
         }
     }
 
+    /// Whether somebody waits to receive; perhaps also if somebody has just stopped to. Must not be called under
+    /// another channel's lock.
+    pub fn has_receivers(&self) -> bool {
+        let mut state = self.state.lock();
+        state.receivers.has_any()
+    }
+
     /// Why a receiver waits.
     fn recv_reason(&self) -> WaitReason {
         if self.goroutine == 0 { WaitReason::ChanReceive } else { WaitReason::GoroutineResult }

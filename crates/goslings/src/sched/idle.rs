@@ -12,11 +12,13 @@ const NOTIFIED: u32 = 2;
 /// The word a worker sleeps on.
 pub(crate) struct Bed {
     word: AtomicU32,
+    /// Counts the times that its worker got up. For deadlock detection.
+    turns: AtomicU32,
 }
 
 impl Bed {
     pub(crate) fn new() -> Bed {
-        Bed { word: AtomicU32::new(AWAKE) }
+        Bed { word: AtomicU32::new(AWAKE), turns: AtomicU32::new(0) }
     }
 
     /// Step 1 of going to sleep: from now on wakers see it. Look for work once more before step 4.
@@ -24,7 +26,8 @@ impl Bed {
         // Ordering: Acquire pairs with the Release in `wake`: a late wake of an earlier sleep comes before
         // this sleep for everybody, and so cannot be taken for a wake of this one. Then a SeqCst fence that
         // pairs with the one in `wake`: either the waker sees ASLEEP, or we see its work when we look again.
-        self.word.swap(ASLEEP, Ordering::Acquire);
+        // Release: what it did before is seen by who finds it asleep.
+        self.word.swap(ASLEEP, Ordering::AcqRel);
         fence(Ordering::SeqCst);
     }
 
@@ -40,6 +43,17 @@ impl Bed {
     pub(crate) fn rise(&self) {
         // Ordering: Relaxed. Only hints to wakers that no system call is needed.
         self.word.store(AWAKE, Ordering::Relaxed);
+        // Ordering: Release, after the store above and before any work, for `asleep`. Only the owner counts.
+        self.turns.store(self.turns.load(Ordering::Relaxed).wrapping_add(1), Ordering::Release);
+    }
+
+    /// The number of its worker's sleep, if it sleeps and was not called. See deadlock.rs.
+    pub(crate) fn asleep(&self) -> Option<u32> {
+        // Ordering: Acquire. The number first: whoever reads the same number and ASLEEP later knows that the worker
+        // did nothing in between, since it counts after it has left ASLEEP.
+        let turn = self.turns.load(Ordering::Acquire);
+        // Ordering: Acquire pairs with the Release part of `announce`: what it did before it slept is seen.
+        (self.word.load(Ordering::Acquire) == ASLEEP).then_some(turn)
     }
 
     /// Whether the worker sleeps, or is about to, or was called and will say that it is up.

@@ -407,6 +407,35 @@ pub fn stats() -> Stats {
     stats
 }
 
+/// How many threads the runtime has, if all are asleep and have nothing to do; their numbers go to `turns`. None: one
+/// is up, or there is work. See deadlock.rs.
+pub(crate) fn asleep(turns: &mut Vec<u64>) -> Option<usize> {
+    // Ordering: Acquire, as in `runtime`.
+    let found = RUNTIME.load(Ordering::Acquire);
+    // SAFETY: never freed once stored.
+    let Some(runtime) = (unsafe { found.as_ref() }) else { return Some(0) };
+    let workers = runtime.worker_count();
+    for index in 0..workers {
+        let shared = runtime.worker(index)?;
+        turns.push(u64::from(shared.bed.asleep()?));
+        if !shared.inbox.is_empty() {
+            return None;
+        }
+    }
+    if runtime.has_fresh() {
+        return None;
+    }
+    Some(workers + runtime.monitor.threads() + runtime.timers.asleep(turns)?)
+}
+
+/// Whether a timer is set that will end somebody's wait, or run something.
+pub(crate) fn something_is_set() -> bool {
+    // Ordering: Acquire, as in `runtime`.
+    let found = RUNTIME.load(Ordering::Acquire);
+    // SAFETY: never freed once stored.
+    unsafe { found.as_ref() }.is_some_and(|runtime| runtime.timers.something_is_set())
+}
+
 /// The program is ending: workers stop at their next look for work and never attach again. To be called
 /// attached; waits for workers whose thread is still on its way to the interpreter, which must not find it
 /// gone.

@@ -181,6 +181,12 @@ impl Monitor {
         }
     }
 
+    /// How many threads it is. It wakes no goroutine, so whether it sleeps does not matter.
+    pub(super) fn threads(&self) -> usize {
+        // Ordering: Relaxed. Once set it stays, but for the moment of a failure.
+        usize::from(self.started.load(Ordering::Relaxed))
+    }
+
     /// Starts the thread, unless it runs or nobody wants it.
     pub(super) fn start(&self, runtime: &'static Runtime) {
         // Ordering: Relaxed. A loser of the race sees true and leaves it to the winner.
