@@ -42,7 +42,10 @@ def state(goroutine: Goroutine[Any]) -> str:
     return repr(goroutine).removeprefix(f"<Goroutine {goroutine.name} (").removesuffix(")>")
 
 
-WAITING = {"chan receive", "chan send", "select", "select (no cases)", "sleep", "goroutine result"}
+WAITING = {
+    *("chan receive", "chan send", "chan receive (nil chan)", "chan send (nil chan)"),
+    *("select", "select (no cases)", "sleep", "goroutine result"),
+}
 
 
 MUTEX, RLOCK, LOCK = "sync.Mutex.Lock", "sync.RWMutex.RLock", "sync.RWMutex.Lock"

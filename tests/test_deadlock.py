@@ -108,7 +108,9 @@ def told() -> dict[str, tuple[str, str, int]]:
 
 
 @pytest.mark.parametrize("name", WAITS)
-def test_each_wait_of_the_main_thread(name: str, told: dict[str, tuple[str, str, int]]) -> None:
+def test_c14_g05_s05_s09_y01_each_wait_of_the_main_thread_ends_so(
+    name: str, told: dict[str, tuple[str, str, int]]
+) -> None:
     _, reason, what = WAITS[name]
     text, *_ = told[name]
     first, blank, head, *rest = text.splitlines()
@@ -120,7 +122,7 @@ def test_each_wait_of_the_main_thread(name: str, told: dict[str, tuple[str, str,
 
 
 @pytest.mark.parametrize("name", WAITS)
-def test_each_wait_of_a_goroutine(name: str, told: dict[str, tuple[str, str, int]]) -> None:
+def test_c14_g05_s05_s09_y01_each_wait_of_a_goroutine_is_told(name: str, told: dict[str, tuple[str, str, int]]) -> None:
     _, reason, what = WAITS[name]
     _, text, number = told[name]
     paragraphs = text.split("\n\n")
@@ -330,7 +332,7 @@ QUIET = {
 
 
 @pytest.mark.parametrize("name", QUIET)
-def test_it_is_not_told_while_something_may_happen(name: str) -> None:
+def test_g06_g07_it_is_not_told_while_something_may_happen(name: str) -> None:
     out = check_child(f"""
         import asyncio, signal, threading, time
         from goslings import *

@@ -191,7 +191,8 @@ def test_ctrl_c_from_outside_ends_a_program_that_waits() -> None:
         goroutines = [go(ch.recv) for _ in range(100)]
         print("waiting", flush=True)
         chan().recv()
-        """
+        """,
+        env={"GOSLINGS_DEADLOCK": "off"},
     )
     with process:
         assert process.stdout is not None
