@@ -24,8 +24,8 @@ class Stream:
         self.ask, self.answer = chan(), chan()
 
     def get(self) -> Fraction:
-        self.ask.send(None)
-        return self.answer.recv()
+        self.ask.send(None, timeout=SECONDS)
+        return self.answer.recv(timeout=SECONDS)
 
     def first(self, n: int) -> list[Fraction]:
         return [self.get() for _ in range(n)]
@@ -45,10 +45,10 @@ class Series:
         stream = Stream()
 
         def work() -> None:
-            made = coefficients()
-            while True:
+            stream.ask.recv()  # a series may refer to what is there only when somebody asks for it
+            for coefficient in coefficients():
+                stream.answer.send(Fraction(coefficient))
                 stream.ask.recv()
-                stream.answer.send(Fraction(next(made)))
 
         self.goroutines.append(go(work))
         return stream
