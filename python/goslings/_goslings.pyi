@@ -1,11 +1,12 @@
 """The compiled part of goslings. Import from `goslings` instead."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Generator
 from types import GenericAlias, TracebackType
 from typing import Any, Literal, NoReturn, Self, SupportsIndex, final, overload
 
 __all__ = [
     "AtomicInt",
+    "Awaitable",
     "Barrier",
     "Case",
     "Cond",
@@ -22,6 +23,7 @@ __all__ = [
     "Timer",
     "WaitGroup",
     "_Bubble",
+    "_Port",
     "_after_fork_child",
     "_after_fork_parent",
     "_before_fork",
@@ -43,6 +45,9 @@ __all__ = [
     "_stop",
     "after",
     "after_func",
+    "agosched",
+    "aselect",
+    "asleep",
     "chan",
     "current",
     "go",
@@ -55,6 +60,48 @@ __all__ = [
     "send",
     "sleep",
 ]
+
+# Calls to be awaited
+
+@final
+class Awaitable[T]:
+    """A call that waits, to be awaited once: `await ch.arecv()`.
+
+    Nothing happens before it is awaited. In an async goroutine it parks the goroutine, in an asyncio task it suspends
+    the task.
+    """
+
+    def __await__(self) -> Generator[Any, None, T]: ...
+    def __iter__(self) -> Self: ...
+    def __next__(self) -> Any: ...
+    def send(self, value: None) -> Any:
+        """A step, for those who drive coroutines by hand. `value` must be None."""
+    def throw(self, type: object, value: object = None, traceback: object = None) -> Any:
+        """Raises an exception where the call waits; it is withdrawn."""
+    def close(self) -> None:
+        """Withdraws the call."""
+    def __class_getitem__(cls, key: object) -> GenericAlias: ...
+
+@final
+class _Port:
+    def __new__(cls) -> Self: ...
+    def fileno(self) -> int:
+        """The descriptor that is readable when there is something to take."""
+    def take(self) -> list[int]:
+        """Takes out the numbers of the waits that are over. Never blocks."""
+
+@overload
+def aselect(*cases: Case, timeout: None = None) -> Awaitable[Selected[Any]]:
+    """aselect(*cases, timeout=None): as `select`, awaited."""
+
+@overload
+def aselect(*cases: Case, timeout: float | None) -> Awaitable[Selected[Any] | None]: ...
+
+def asleep(seconds: float, /) -> Awaitable[None]:
+    """asleep(seconds): as `sleep`, awaited."""
+
+def agosched() -> Awaitable[None]:
+    """agosched(): as `gosched`, awaited."""
 
 # Goroutines
 
@@ -78,6 +125,16 @@ class Goroutine[T]:
         """
     def join(self, timeout: float | None = None) -> bool:
         """Waits for the end, however it comes; returns whether it came within `timeout` seconds."""
+    def __await__(self) -> Generator[Any, None, T]:
+        """`await goroutine`: as `result()`, in async goroutines and asyncio tasks. Cancelling the task that awaits does
+        not cancel the goroutine.
+        """
+    def aresult(self, timeout: float | None = None) -> Awaitable[T]:
+        """aresult(timeout=None): as `result`, awaited."""
+    def aexception(self, timeout: float | None = None) -> Awaitable[BaseException | None]:
+        """aexception(timeout=None): as `exception`, awaited."""
+    def ajoin(self, timeout: float | None = None) -> Awaitable[bool]:
+        """ajoin(timeout=None): as `join`, awaited."""
     def done(self) -> bool:
         """Whether it has ended. Never blocks."""
     def cancelled(self) -> bool:
@@ -108,6 +165,11 @@ class Goroutine[T]:
     def __deepcopy__(self, _memo: object) -> NoReturn: ...
     def __reduce__(self) -> NoReturn: ...
 
+@overload
+def go[**P, T](
+    fn: Callable[P, Coroutine[Any, Any, T]], /, *args: P.args, **kwargs: P.kwargs
+) -> Goroutine[T]: ...
+@overload
 def go[**P, T](fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Goroutine[T]:
     """go(fn, /, *args, **kwargs): starts `fn(*args, **kwargs)` concurrently and returns its handle at once.
 
@@ -179,6 +241,20 @@ class chan[T]:
         """
     @overload
     def try_recv[D](self, default: D) -> T | D: ...
+    def asend(self, value: T, timeout: float | None = None) -> Awaitable[None]:
+        """asend(value, timeout=None): as `send`, awaited: in async goroutines and asyncio tasks.
+
+        A task that is cancelled after the value was taken goes on, and is cancelled at its next await.
+        """
+    def arecv(self, timeout: float | None = None) -> Awaitable[T]:
+        """arecv(timeout=None): as `recv`, awaited: in async goroutines and asyncio tasks.
+
+        A task that is cancelled after it was given a value puts that back to the front of the channel.
+        """
+    def arecv_ok(
+        self, timeout: float | None = None
+    ) -> Awaitable[tuple[T, Literal[True]] | tuple[None, Literal[False]]]:
+        """arecv_ok(timeout=None): as `recv_ok`, awaited."""
     def close(self) -> None:
         """Closes the channel: wakes every waiter; what is buffered stays receivable.
 
@@ -196,6 +272,8 @@ class chan[T]:
         """A view of this channel that only receives."""
     def __len__(self) -> int: ...
     def __bool__(self) -> Literal[True]: ...
+    def __aiter__(self) -> Self: ...
+    def __anext__(self) -> Awaitable[T]: ...
     def __iter__(self) -> Self: ...
     def __next__(self) -> T: ...
     def __enter__(self) -> Self: ...
@@ -217,6 +295,8 @@ class SendChan[T]:
         """As `chan.send`."""
     def try_send(self, value: T) -> bool:
         """As `chan.try_send`."""
+    def asend(self, value: T, timeout: float | None = None) -> Awaitable[None]:
+        """asend(value, timeout=None): as `chan.asend`: in async goroutines and asyncio tasks."""
     def close(self) -> None:
         """As `chan.close`."""
     @property
@@ -253,6 +333,15 @@ class RecvChan[T]:
         """As `chan.try_recv`."""
     @overload
     def try_recv[D](self, default: D) -> T | D: ...
+    def arecv(self, timeout: float | None = None) -> Awaitable[T]:
+        """arecv(timeout=None): as `recv`, awaited: in async goroutines and asyncio tasks.
+
+        A task that is cancelled after it was given a value puts that back to the front of the channel.
+        """
+    def arecv_ok(
+        self, timeout: float | None = None
+    ) -> Awaitable[tuple[T, Literal[True]] | tuple[None, Literal[False]]]:
+        """arecv_ok(timeout=None): as `recv_ok`, awaited."""
     @property
     def closed(self) -> bool:
         """Whether the channel was closed."""
@@ -261,6 +350,8 @@ class RecvChan[T]:
         """How many values the channel can buffer; 0 for a timer's."""
     def __len__(self) -> int: ...
     def __bool__(self) -> Literal[True]: ...
+    def __aiter__(self) -> Self: ...
+    def __anext__(self) -> Awaitable[T]: ...
     def __iter__(self) -> Self: ...
     def __next__(self) -> T: ...
     def __eq__(self, other: object, /) -> bool: ...
@@ -388,6 +479,8 @@ class Ticker:
         """Ticks no more. Does not close the channel; nothing of before is received afterwards."""
     def reset(self, seconds: float, /) -> None:
         """Ticks every `seconds` from now on."""
+    def __aiter__(self) -> Self: ...
+    def __anext__(self) -> Awaitable[float]: ...
     def __iter__(self) -> Self: ...
     def __next__(self) -> float: ...
     def __enter__(self) -> Self: ...
@@ -412,12 +505,20 @@ class Mutex:
     def __new__(cls) -> Self: ...
     def lock(self, timeout: float | None = None) -> None:
         """Locks. Blocks while somebody else holds it, at most `timeout` seconds; then raises TimeoutError."""
+    def alock(self, timeout: float | None = None) -> Awaitable[None]:
+        """alock(timeout=None): as `lock`, awaited."""
+    def _lock_here(self) -> None:
+        """Locks wherever it is called, also in a coroutine, which then holds up others: for imports."""
     def try_lock(self) -> bool:
         """Locks if nobody holds it; returns whether it did. Never blocks."""
     def unlock(self) -> None:
         """Unlocks. Never blocks. Raises RuntimeError if it is not locked."""
     def locked(self) -> bool:
         """Whether somebody holds it."""
+    def __aenter__(self) -> Awaitable[Self]: ...
+    def __aexit__(
+        self, _type: type[BaseException] | None, _value: BaseException | None, _tb: TracebackType | None
+    ) -> Awaitable[None]: ...
     def __enter__(self) -> Self: ...
     def __exit__(
         self, _type: type[BaseException] | None, _value: BaseException | None, _tb: TracebackType | None
@@ -439,6 +540,8 @@ class RWMutex:
         """Locks for reading. Blocks while a writer holds it or waits, at most `timeout` seconds; then raises
         TimeoutError.
         """
+    def arlock(self, timeout: float | None = None) -> Awaitable[None]:
+        """arlock(timeout=None): as `rlock`, awaited."""
     def try_rlock(self) -> bool:
         """Locks for reading if that needs no waiting; returns whether it did."""
     def runlock(self) -> None:
@@ -447,6 +550,8 @@ class RWMutex:
         """Locks for writing. Blocks while anybody holds it, at most `timeout` seconds; then raises
         TimeoutError.
         """
+    def alock(self, timeout: float | None = None) -> Awaitable[None]:
+        """alock(timeout=None): as `lock`, awaited."""
     def try_lock(self) -> bool:
         """Locks for writing if that needs no waiting; returns whether it did."""
     def unlock(self) -> None:
@@ -463,6 +568,10 @@ class RWMutex:
 class RWMutexSide:
     """One side of a RWMutex, as a context manager."""
 
+    def __aenter__(self) -> Awaitable[Self]: ...
+    def __aexit__(
+        self, type_: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None
+    ) -> Awaitable[None]: ...
     def __enter__(self) -> Self: ...
     def __exit__(
         self, _type: type[BaseException] | None, _value: BaseException | None, _tb: TracebackType | None
@@ -483,6 +592,8 @@ class Cond:
 
         The mutex is locked on return in every case. Raises RuntimeError if it was not locked.
         """
+    def await_(self, timeout: float | None = None) -> Awaitable[bool]:
+        """await_(timeout=None): as `wait`, awaited. A task that is cancelled in it has the mutex locked."""
     def notify(self) -> None:
         """Wakes the one that has waited longest, if anybody waits. Never blocks."""
     def notify_all(self) -> None:
@@ -490,6 +601,10 @@ class Cond:
     @property
     def mutex(self) -> Mutex:
         """The mutex given at the start."""
+    def __aenter__(self) -> Awaitable[Self]: ...
+    def __aexit__(
+        self, type_: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None
+    ) -> Awaitable[None]: ...
     def __enter__(self) -> Self: ...
     def __exit__(
         self, _type: type[BaseException] | None, _value: BaseException | None, _tb: TracebackType | None
@@ -516,6 +631,9 @@ class WaitGroup:
     @property
     def count(self) -> int:
         """The counter."""
+    def await_(self, timeout: float | None = None) -> Awaitable[bool]:
+        """await_(timeout=None): as `wait`, awaited. `await group` is the same without a timeout."""
+    def __await__(self) -> Generator[Any, None, bool]: ...
     def __copy__(self) -> NoReturn: ...
     def __deepcopy__(self, _memo: object) -> NoReturn: ...
     def __reduce__(self) -> NoReturn: ...
@@ -534,10 +652,16 @@ class Semaphore:
 
         Raises ValueError if `n` is more than there are in all.
         """
+    def aacquire(self, n: int = 1, timeout: float | None = None) -> Awaitable[None]:
+        """aacquire(n=1, timeout=None): as `acquire`, awaited."""
     def try_acquire(self, n: int = 1) -> bool:
         """Takes `n` permits if that needs no waiting; returns whether it did."""
     def release(self, n: int = 1) -> None:
         """Gives `n` permits back. Never blocks. Raises RuntimeError if that is more than were taken."""
+    def __aenter__(self) -> Awaitable[Self]: ...
+    def __aexit__(
+        self, _type: type[BaseException] | None, _value: BaseException | None, _tb: TracebackType | None
+    ) -> Awaitable[None]: ...
     def __enter__(self) -> Self: ...
     def __exit__(
         self, _type: type[BaseException] | None, _value: BaseException | None, _tb: TracebackType | None
@@ -559,6 +683,9 @@ class Event:
         """Whether the flag is set."""
     def wait(self, timeout: float | None = None) -> bool:
         """Waits until the flag is set; returns whether that came within `timeout` seconds."""
+    def await_(self, timeout: float | None = None) -> Awaitable[bool]:
+        """await_(timeout=None): as `wait`, awaited. `await event` is the same without a timeout."""
+    def __await__(self) -> Generator[Any, None, bool]: ...
     def __copy__(self) -> NoReturn: ...
     def __deepcopy__(self, _memo: object) -> NoReturn: ...
     def __reduce__(self) -> NoReturn: ...
@@ -578,6 +705,8 @@ class Barrier:
         Blocks at most `timeout` seconds; a wait that fails breaks the barrier for all. Raises TimeoutError
         after `timeout`, and threading.BrokenBarrierError if it is or gets broken.
         """
+    def await_(self, timeout: float | None = None) -> Awaitable[int]:
+        """await_(timeout=None): as `wait`, awaited. A task that is cancelled in it breaks the barrier."""
     def abort(self) -> None:
         """Breaks the barrier: those who wait and those who come get BrokenBarrierError."""
     def reset(self) -> None:

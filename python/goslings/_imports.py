@@ -28,7 +28,7 @@ class _Lock:
     def acquire(self, blocking: bool = True) -> bool:
         if not blocking:
             return self._mutex.try_lock()
-        self._mutex.lock()
+        self._mutex._lock_here()
         return True
 
     def release(self) -> None:

@@ -526,6 +526,70 @@ gs_has_context(void)
     return PyThreadState_GetUnchecked()->context != NULL;
 }
 
+/* Ends an iterator with a value (stolen): as raising StopIteration(value) does, without the calls in between. What
+ * awaits takes the value out at once. */
+void
+gs_stop_iteration(PyObject *value)
+{
+    PyTypeObject *type = (PyTypeObject *)PyExc_StopIteration;
+    PyStopIterationObject *stop = (PyStopIterationObject *)type->tp_alloc(type, 0);
+    if (stop == NULL) {
+        Py_DECREF(value);
+        return;
+    }
+    stop->args = PyTuple_New(0);
+    stop->value = value;
+    PyErr_SetRaisedException((PyObject *)stop);
+}
+
+/* Makes `context` (or NULL) the current one; returns the one before. Both are owned by whoever holds them. */
+PyObject *
+gs_exchange_context(PyObject *context)
+{
+    PyThreadState *ts = PyThreadState_GetUnchecked();
+    PyObject *before = ts->context;
+    ts->context = context;
+    ts->context_ver++;
+    return before;
+}
+
+/* The asyncio event loop that runs on this thread (or in this goroutine): borrowed, or NULL. */
+PyObject *
+gs_running_loop(void)
+{
+    return ((_PyThreadStateImpl *)PyThreadState_GetUnchecked())->asyncio_running_loop;
+}
+
+/* Whether `function` is an `async def` function or method; -1: it is something that may contain one. */
+int
+gs_is_async(PyObject *function)
+{
+    if (PyMethod_Check(function)) {
+        function = PyMethod_GET_FUNCTION(function);
+    }
+    if (!PyFunction_Check(function)) {
+        return PyCFunction_Check(function) || PyType_Check(function) ? 0 : -1;
+    }
+    return (((PyCodeObject *)PyFunction_GET_CODE(function))->co_flags & CO_COROUTINE) != 0;
+}
+
+/* Whether the code that runs here belongs to a coroutine: the code object of the nearest one, borrowed, or NULL. */
+PyObject *
+gs_nearest_coroutine(void)
+{
+    struct _PyInterpreterFrame *frame = PyThreadState_GetUnchecked()->current_frame;
+    for (; frame != NULL; frame = frame->previous) {
+        if (_PyFrame_IsIncomplete(frame)) {
+            continue;
+        }
+        PyCodeObject *code = _PyFrame_GetCode(frame);
+        if (code->co_flags & (CO_COROUTINE | CO_ASYNC_GENERATOR)) {
+            return (PyObject *)code;
+        }
+    }
+    return NULL;
+}
+
 /* The default size of a goroutine's stack, in KiB. */
 size_t
 gs_stack_kb(void)

@@ -1,20 +1,31 @@
 //! `Barrier`.
 
+use crate::awaitable::{Awaitable, undo_nothing};
 use crate::bubble::{On, operation};
 use crate::errors;
+use crate::host::may_block;
 use crate::timeout::wait;
-use goslings::BarrierError;
+use goslings::{BarrierError, polled};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
+use pyo3::types::PyInt;
+use std::sync::Arc;
 
 /// Barrier(n): lets `n` goroutines or threads wait for each other, again and again; as `threading.Barrier`.
 ///
 /// Raises ValueError unless `n` is positive.
 #[pyclass(module = "goslings", frozen, weakref)]
 pub(crate) struct Barrier {
-    barrier: goslings::Barrier,
+    barrier: Arc<goslings::Barrier>,
     /// The number of the bubble that it was made in; 0: none.
     made: u32,
+}
+
+fn failed(py: Python<'_>, error: BarrierError) -> PyErr {
+    match error {
+        BarrierError::Broken => errors::broken_barrier(),
+        BarrierError::Wait(error) => errors::wait(py, error, "barrier wait"),
+    }
 }
 
 #[pymethods]
@@ -22,9 +33,10 @@ impl Barrier {
     #[new]
     fn new(n: i64) -> PyResult<Barrier> {
         match usize::try_from(n) {
-            Ok(parties) if parties > 0 => {
-                Ok(Barrier { barrier: goslings::Barrier::new(parties), made: goslings::bubble::current_id() })
-            }
+            Ok(parties) if parties > 0 => Ok(Barrier {
+                barrier: Arc::new(goslings::Barrier::new(parties)),
+                made: goslings::bubble::current_id(),
+            }),
             _ => Err(PyValueError::new_err("a Barrier needs a positive number of parties")),
         }
     }
@@ -36,10 +48,22 @@ impl Barrier {
     #[pyo3(signature = (timeout = None))]
     fn wait(&self, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<usize> {
         operation(py, "Barrier.wait", On::Shared(self.made))?;
-        self.barrier.wait(wait(timeout)?).map_err(|error| match error {
-            BarrierError::Broken => errors::broken_barrier(),
-            BarrierError::Wait(error) => errors::wait(py, error, "barrier wait"),
-        })
+        may_block(py, "barrier.await_()")?;
+        self.barrier.wait(wait(timeout)?).map_err(|error| failed(py, error))
+    }
+
+    /// await_(timeout=None): as `wait`, awaited. A task that is cancelled in it breaks the barrier.
+    #[pyo3(signature = (timeout = None))]
+    fn await_(&self, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Awaitable> {
+        let (barrier, wait) = (Arc::clone(&self.barrier), wait(timeout)?);
+        Ok(Awaitable::call(
+            move |caller| polled::await_barrier(barrier, wait, caller),
+            |py, answer| match answer {
+                Ok(number) => Ok(PyInt::new(py, number).into_any().unbind()),
+                Err(error) => Err(failed(py, error)),
+            },
+            undo_nothing,
+        ))
     }
 
     /// Breaks the barrier: those who wait and those who come get BrokenBarrierError.

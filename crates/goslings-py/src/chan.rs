@@ -1,7 +1,9 @@
 //! `chan`, and its send-only and receive-only views.
 
+use crate::awaitable::{Awaitable, Form};
 use crate::bubble::{On, operation};
 use crate::errors::{self, no_copy, no_pickle};
+use crate::host::may_block;
 use crate::timeout::wait;
 use crate::value::{Channel, Value};
 use goslings::Wait;
@@ -57,6 +59,7 @@ pub(crate) fn channel_of(object: &Bound<'_, PyAny>) -> Option<Arc<Channel>> {
 fn send(channel: &Channel, value: Bound<'_, PyAny>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
     let py = value.py();
     operation(py, "chan.send", On::Made(channel.bubble()))?;
+    may_block(py, "ch.asend(value)")?;
     let wait = wait(timeout)?;
     channel.send(Value::Object(value.unbind()), wait).map_err(|error| errors::send(py, error))
 }
@@ -64,6 +67,7 @@ fn send(channel: &Channel, value: Bound<'_, PyAny>, timeout: Option<&Bound<'_, P
 #[inline]
 fn recv(channel: &Channel, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Py<PyAny>> {
     operation(py, "chan.recv", On::Made(channel.bubble()))?;
+    may_block(py, "ch.arecv()")?;
     match channel.recv(wait(timeout)?) {
         Ok(value) => Ok(value.into_object(py)),
         Err(error) => Err(errors::recv(py, error)),
@@ -87,6 +91,7 @@ fn recv_ok<'py>(
     timeout: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyTuple>> {
     operation(py, "chan.recv", On::Made(channel.bubble()))?;
+    may_block(py, "ch.arecv_ok()")?;
     match channel.recv(wait(timeout)?) {
         Ok(value) => (value.into_object(py), true).into_pyobject(py),
         Err(RecvError::Closed) => (py.None(), false).into_pyobject(py),
@@ -127,6 +132,7 @@ fn try_recv(channel: &Channel, py: Python<'_>, default: Optional) -> PyResult<Py
 
 fn next(channel: &Channel, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
     operation(py, "chan.recv", On::Made(channel.bubble()))?;
+    may_block(py, "ch.arecv()`, or iterate with `async for")?;
     match channel.recv(Wait::Forever) {
         Ok(value) => Ok(Some(value.into_object(py))),
         Err(RecvError::Closed) => Ok(None),
@@ -232,6 +238,36 @@ impl PyChan {
     #[pyo3(signature = (default = Optional::Missing))]
     fn try_recv(&self, py: Python<'_>, default: Optional) -> PyResult<Py<PyAny>> {
         try_recv(&self.channel, py, default)
+    }
+
+    /// asend(value, timeout=None): as `send`, awaited: in async goroutines and asyncio tasks.
+    ///
+    /// A task that is cancelled after the value was taken goes on, and is cancelled at its next await.
+    #[pyo3(signature = (value, timeout = None))]
+    fn asend(&self, value: Bound<'_, PyAny>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Py<Awaitable>> {
+        Awaitable::sending(&self.channel, value, wait(timeout)?)
+    }
+
+    /// arecv(timeout=None): as `recv`, awaited: in async goroutines and asyncio tasks.
+    ///
+    /// A task that is cancelled after it was given a value puts that back to the front of the channel.
+    #[pyo3(signature = (timeout = None))]
+    fn arecv(&self, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Py<Awaitable>> {
+        Awaitable::receiving(py, &self.channel, Form::Value, wait(timeout)?)
+    }
+
+    /// arecv_ok(timeout=None): as `recv_ok`, awaited.
+    #[pyo3(signature = (timeout = None))]
+    fn arecv_ok(&self, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Py<Awaitable>> {
+        Awaitable::receiving(py, &self.channel, Form::Pair, wait(timeout)?)
+    }
+
+    fn __aiter__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
+        slf
+    }
+
+    fn __anext__(&self, py: Python<'_>) -> PyResult<Py<Awaitable>> {
+        Awaitable::receiving(py, &self.channel, Form::Next, Wait::Forever)
     }
 
     /// Closes the channel: wakes every waiter; what is buffered stays receivable.
@@ -358,6 +394,12 @@ impl SendChan {
         try_send(&self.channel, value)
     }
 
+    /// asend(value, timeout=None): as `chan.asend`: in async goroutines and asyncio tasks.
+    #[pyo3(signature = (value, timeout = None))]
+    fn asend(&self, value: Bound<'_, PyAny>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Py<Awaitable>> {
+        Awaitable::sending(&self.channel, value, wait(timeout)?)
+    }
+
     /// As `chan.close`.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
         close(&self.channel, py)
@@ -448,6 +490,28 @@ impl RecvChan {
     #[pyo3(signature = (default = Optional::Missing))]
     fn try_recv(&self, py: Python<'_>, default: Optional) -> PyResult<Py<PyAny>> {
         try_recv(&self.channel, py, default)
+    }
+
+    /// arecv(timeout=None): as `recv`, awaited: in async goroutines and asyncio tasks.
+    ///
+    /// A task that is cancelled after it was given a value puts that back to the front of the channel.
+    #[pyo3(signature = (timeout = None))]
+    fn arecv(&self, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Py<Awaitable>> {
+        Awaitable::receiving(py, &self.channel, Form::Value, wait(timeout)?)
+    }
+
+    /// arecv_ok(timeout=None): as `recv_ok`, awaited.
+    #[pyo3(signature = (timeout = None))]
+    fn arecv_ok(&self, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Py<Awaitable>> {
+        Awaitable::receiving(py, &self.channel, Form::Pair, wait(timeout)?)
+    }
+
+    fn __aiter__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
+        slf
+    }
+
+    fn __anext__(&self, py: Python<'_>) -> PyResult<Py<Awaitable>> {
+        Awaitable::receiving(py, &self.channel, Form::Next, Wait::Forever)
     }
 
     /// Whether the channel was closed.

@@ -1,11 +1,15 @@
 //! `Cond`.
 
+use crate::awaitable::Awaitable;
 use crate::bubble::{On, operation};
 use crate::errors;
+use crate::host::may_block;
 use crate::mutex::PyMutex;
 use crate::timeout::wait;
-use goslings::CondError;
+use goslings::{CondError, polled};
 use pyo3::prelude::*;
+use pyo3::types::PyBool;
+use std::sync::Arc;
 
 /// Cond(mutex): a place to wait, with `mutex` held, for a change announced by others.
 ///
@@ -13,17 +17,25 @@ use pyo3::prelude::*;
 /// Go: `sync.Cond`.
 #[pyclass(module = "goslings", frozen, weakref)]
 pub(crate) struct Cond {
-    cond: goslings::Cond,
+    cond: Arc<goslings::Cond>,
     mutex: Py<PyMutex>,
     /// The number of the bubble that it was made in; 0: none.
     made: u32,
+}
+
+fn notified(py: Python<'_>, answer: Result<(), CondError>) -> PyResult<bool> {
+    match answer {
+        Ok(()) => Ok(true),
+        Err(CondError::NotLocked) => Err(errors::misuse("Cond.wait with its Mutex unlocked")),
+        Err(CondError::Wait(error)) => errors::waited(py, Err(error)),
+    }
 }
 
 #[pymethods]
 impl Cond {
     #[new]
     fn new(mutex: Py<PyMutex>) -> Cond {
-        Cond { cond: goslings::Cond::new(), mutex, made: goslings::bubble::current_id() }
+        Cond { cond: Arc::new(goslings::Cond::new()), mutex, made: goslings::bubble::current_id() }
     }
 
     /// Unlocks the mutex, waits to be notified, and locks it again; returns whether that came within
@@ -33,11 +45,29 @@ impl Cond {
     #[pyo3(signature = (timeout = None))]
     fn wait(&self, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<bool> {
         operation(py, "Cond.wait", On::Made(self.made))?;
-        match self.cond.wait(&self.mutex.get().mutex, wait(timeout)?) {
-            Ok(()) => Ok(true),
-            Err(CondError::NotLocked) => Err(errors::misuse("Cond.wait with its Mutex unlocked")),
-            Err(CondError::Wait(error)) => errors::waited(py, Err(error)),
-        }
+        may_block(py, "cond.await_()")?;
+        notified(py, self.cond.wait(&self.mutex.get().mutex, wait(timeout)?))
+    }
+
+    /// await_(timeout=None): as `wait`, awaited. A task that is cancelled in it has the mutex locked.
+    #[pyo3(signature = (timeout = None))]
+    fn await_(&self, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Awaitable> {
+        let (cond, mutex, wait) =
+            (Arc::clone(&self.cond), Arc::clone(&self.mutex.get().mutex), wait(timeout)?);
+        let again = Arc::clone(&cond);
+        Ok(Awaitable::call(
+            move |caller| polled::await_cond(cond, mutex, wait, caller),
+            |py, answer| {
+                notified(py, answer).map(|in_time| PyBool::new(py, in_time).to_owned().into_any().unbind())
+            },
+            move |answer| {
+                if answer.is_ok() {
+                    // Notified in vain: the next one is notified instead.
+                    again.notify_one();
+                }
+                None
+            },
+        ))
     }
 
     /// Wakes the one that has waited longest, if anybody waits. Never blocks.
@@ -74,6 +104,22 @@ impl Cond {
     ) -> PyResult<()> {
         operation(py, "Mutex.unlock", On::Anything)?;
         self.mutex.get().mutex.unlock().map_err(|_| errors::misuse("unlock of unlocked Mutex"))
+    }
+
+    fn __aenter__(slf: Bound<'_, Self>) -> Awaitable {
+        let gives = slf.clone().into_any().unbind();
+        crate::mutex::locking(&slf.get().mutex.get().mutex, goslings::Wait::Forever, gives)
+    }
+
+    fn __aexit__(
+        &self,
+        py: Python<'_>,
+        type_: &Bound<'_, PyAny>,
+        value: &Bound<'_, PyAny>,
+        tb: &Bound<'_, PyAny>,
+    ) -> PyResult<Awaitable> {
+        self.__exit__(py, type_, value, tb)?;
+        Ok(Awaitable::nothing())
     }
 
     fn __copy__(&self) -> PyResult<()> {

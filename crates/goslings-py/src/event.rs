@@ -1,14 +1,18 @@
 //! `Event`.
 
+use crate::awaitable::Awaitable;
 use crate::bubble::{On, operation};
 use crate::errors;
+use crate::host::may_block;
 use crate::timeout::wait;
+use goslings::polled;
 use pyo3::prelude::*;
+use std::sync::Arc;
 
 /// A flag that can be waited for; as `threading.Event`, for goroutines and threads alike.
 #[pyclass(module = "goslings", frozen, weakref)]
 pub(crate) struct Event {
-    event: goslings::Event,
+    event: Arc<goslings::Event>,
     /// The number of the bubble that it was made in; 0: none.
     made: u32,
 }
@@ -17,7 +21,7 @@ pub(crate) struct Event {
 impl Event {
     #[new]
     fn new() -> Event {
-        Event { event: goslings::Event::new(), made: goslings::bubble::current_id() }
+        Event { event: Arc::new(goslings::Event::new()), made: goslings::bubble::current_id() }
     }
 
     /// Sets the flag and wakes all who wait. Never blocks.
@@ -44,7 +48,19 @@ impl Event {
     #[pyo3(signature = (timeout = None))]
     fn wait(&self, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<bool> {
         operation(py, "Event.wait", On::Shared(self.made))?;
+        may_block(py, "event.await_()")?;
         errors::waited(py, self.event.wait(wait(timeout)?))
+    }
+
+    /// await_(timeout=None): as `wait`, awaited. `await event` is the same without a timeout.
+    #[pyo3(signature = (timeout = None))]
+    fn await_(&self, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Awaitable> {
+        let (event, wait) = (Arc::clone(&self.event), wait(timeout)?);
+        Ok(Awaitable::waiting(move |caller| polled::await_event(event, wait, caller)))
+    }
+
+    fn __await__(&self) -> PyResult<Awaitable> {
+        self.await_(None)
     }
 
     fn __copy__(&self) -> PyResult<()> {
@@ -64,5 +80,5 @@ impl Event {
 #[pyfunction]
 #[pyo3(name = "_outside_event")]
 pub(crate) fn outside_event() -> Event {
-    Event { event: goslings::Event::new(), made: 0 }
+    Event { event: Arc::new(goslings::Event::new()), made: 0 }
 }

@@ -1,7 +1,9 @@
 //! `go`, and the handle it returns.
 
+use crate::awaitable::{Awaitable, undo_nothing};
 use crate::bubble::{self, On, operation};
 use crate::chan::RecvChan;
+use crate::coroutine::{self, Coroutine, Driver};
 use crate::errors::{self, Cancelled, CancelledError, GoExit};
 use crate::host;
 use crate::timeout::wait;
@@ -23,6 +25,8 @@ struct Start {
     kwargs: Option<Py<PyDict>>,
     /// A copy of the starter's context; None if it had none.
     context: Option<Py<PyAny>>,
+    /// Whether it gives a coroutine.
+    stackless: bool,
 }
 
 impl Start {
@@ -33,10 +37,16 @@ impl Start {
         kwargs: Option<Bound<'_, PyDict>>,
     ) -> PyResult<Start> {
         if !function.is_callable() {
+            if host::is_coroutine(&function) {
+                return Err(PyTypeError::new_err(
+                    "go needs the async def function and its arguments, not what calling it gives: go(f, x)",
+                ));
+            }
             let kind = function.get_type().name()?;
             return Err(PyTypeError::new_err(format!("go needs a callable, not {kind}")));
         }
         Ok(Start {
+            stackless: host::is_async(&function)?,
             function: function.unbind(),
             args: args.unbind(),
             kwargs: kwargs.map(Bound::unbind),
@@ -112,6 +122,12 @@ pub(crate) struct Goroutine {
     group: Option<Arc<WaitGroup>>,
     /// For one that `prepare` made.
     member: Option<Box<Member>>,
+    /// Whether it runs without a stack of its own.
+    stackless: bool,
+    /// Of a goroutine without a stack, once it has begun.
+    coroutine: OnceLock<Coroutine>,
+    /// Of one that drives a coroutine on its stack.
+    driver: OnceLock<Box<Driver>>,
     /// Where `go` was called: a code object and an offset in it.
     place: Option<(Py<PyAny>, i32)>,
     /// The goroutine that called it; 0: a thread.
@@ -179,7 +195,7 @@ fn spawn(py: Python<'_>, bubble: Option<&Arc<Bubble>>, handle: &Py<Goroutine>, i
     if let Some(bubble) = bubble {
         bubble::keep(py, bubble, handle);
     }
-    let (job, data) = host::job(handle.clone_ref(py));
+    let (job, data) = host::job(handle.clone_ref(py), handle.get().stackless);
     let spawned = goslings::spawn_in(bubble, id, job, data, |task| {
         let _ = handle.get().task.set(Arc::clone(task));
     });
@@ -225,7 +241,8 @@ pub(crate) fn start_prepared(py: Python<'_>, handle: &Bound<'_, Goroutine>) -> b
 
 /// Makes a handle for the goroutine that this code runs in, which has none, and runs `function` in it.
 pub(crate) fn run_here(py: Python<'_>, function: Py<PyAny>) -> PyResult<()> {
-    let start = Start { function, args: PyTuple::empty(py).unbind(), kwargs: None, context: None };
+    let start =
+        Start { function, args: PyTuple::empty(py).unbind(), kwargs: None, context: None, stackless: false };
     let handle = Bound::new(py, Goroutine::new(start, None, None))?;
     if let Some(task) = goslings::current() {
         host::adopt(&task, &handle);
@@ -256,6 +273,20 @@ pub(crate) fn run(py: Python<'_>, handle: &Bound<'_, Goroutine>) {
     this.finish(py, handle, end);
 }
 
+/// The next step of the goroutine of `handle`, which has no stack; true if it was the last.
+pub(crate) fn step(py: Python<'_>, handle: &Bound<'_, Goroutine>) -> bool {
+    let this = handle.get();
+    let end = match this.coroutine.get().map_or_else(|| this.begin(py), Ok) {
+        Ok(coroutine) => match coroutine.step(py) {
+            None => return false,
+            Some(result) => this.end_of(py, result),
+        },
+        Err(end) => end,
+    };
+    this.finish(py, handle, end);
+    true
+}
+
 /// There was no memory for a stack.
 pub(crate) fn no_stack(py: Python<'_>, handle: &Bound<'_, Goroutine>) {
     let this = handle.get();
@@ -270,6 +301,7 @@ pub(crate) fn no_stack(py: Python<'_>, handle: &Bound<'_, Goroutine>) {
 
 impl Goroutine {
     fn new(start: Start, group: Option<Arc<WaitGroup>>, place: Option<(Py<PyAny>, i32)>) -> Goroutine {
+        let stackless = start.stackless;
         Goroutine {
             task: OnceLock::new(),
             live: LiveLock::new(Live { start: Some(start), ..Live::default() }),
@@ -278,9 +310,16 @@ impl Goroutine {
             read: AtomicBool::new(false),
             group,
             member: None,
+            stackless,
+            coroutine: OnceLock::new(),
+            driver: OnceLock::new(),
             place,
             creator: goslings::with_current(|task| task.map_or(0, Task::id)),
         }
+    }
+
+    pub(crate) fn driver(&self) -> &OnceLock<Box<Driver>> {
+        &self.driver
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Live> {
@@ -288,25 +327,45 @@ impl Goroutine {
     }
 
     fn call(&self, py: Python<'_>, start: Start) -> End {
-        let Start { function, args, kwargs, context } = start;
+        let Start { function, args, kwargs, context, stackless: _ } = start;
         let result = host::call_in_context(
             function.bind(py),
             args.bind(py),
             kwargs.as_ref().map(|kwargs| kwargs.bind(py)),
             context.as_ref().map(|context| context.bind(py)),
         );
+        // A plain function that returns a coroutine: it runs here, on this stack.
         let result = result.and_then(|value| match host::is_coroutine(&value) {
-            true => {
-                value.call_method0("close")?;
-                Err(PyTypeError::new_err(
-                    "go got an async def function: these run on an event loop so far; \
-                     start a plain function that calls asyncio.run",
-                ))
-            }
-            false => Ok(value),
+            true => coroutine::drive(&value, &self.driver),
+            false => Ok(value.unbind()),
         });
+        self.end_of(py, result)
+    }
+
+    /// Calls the `async def` function: that only makes its coroutine.
+    fn begin(&self, py: Python<'_>) -> Result<&Coroutine, End> {
+        let (start, cancelled) = {
+            let mut live = self.lock();
+            (live.start.take(), live.cancel_requested)
+        };
+        let Some(start) = start.filter(|_| !cancelled) else {
+            return Err(End::Cancelled(Kept::new(self.take_cancel_message())));
+        };
+        let kwargs = start.kwargs.as_ref().map(|kwargs| kwargs.bind(py));
+        let context = host::Context::new(start.context);
+        let made = context.enter(py, || host::call(start.function.bind(py), start.args.bind(py), kwargs));
+        match made {
+            Ok(made) if host::is_coroutine(&made) => {
+                Ok(self.coroutine.get_or_init(|| Coroutine::new(made.unbind(), context)))
+            }
+            made => Err(self.end_of(py, made.map(Bound::unbind))),
+        }
+    }
+
+    /// How a goroutine has ended whose function answers this.
+    fn end_of(&self, py: Python<'_>, result: PyResult<Py<PyAny>>) -> End {
         match result {
-            Ok(value) => End::Returned(Kept::new(Some(value.unbind()))),
+            Ok(value) => End::Returned(Kept::new(Some(value))),
             Err(error) if error.is_instance_of::<GoExit>(py) => End::Returned(Kept::new(None)),
             Err(error) if error.is_instance_of::<Cancelled>(py) && self.lock().cancel_requested => {
                 End::Cancelled(Kept::new(self.take_cancel_message()))
@@ -394,6 +453,7 @@ impl Goroutine {
         if self.end.get().is_some() {
             return Ok(true);
         }
+        host::may_block(py, "goroutine, or goroutine.ajoin()")?;
         match self.finished().recv(wait) {
             Err(RecvError::Closed) => Ok(true),
             Err(RecvError::TimedOut) => Ok(false),
@@ -434,6 +494,25 @@ impl Goroutine {
     pub(crate) fn place(&self, py: Python<'_>) -> Option<(Py<PyAny>, i32)> {
         let (code, offset) = self.place.as_ref()?;
         Some((code.clone_ref(py), host::line(code.bind(py), *offset)))
+    }
+
+    /// Waits for the end when awaited, and answers what `answer` says then.
+    fn awaiting(
+        slf: Bound<'_, Self>,
+        timeout: Option<&Bound<'_, PyAny>>,
+        answer: fn(&Bound<'_, Goroutine>) -> PyResult<Py<PyAny>>,
+    ) -> PyResult<Awaitable> {
+        let finished = Arc::clone(slf.get().finished());
+        let (handle, wait) = (slf.unbind(), wait(timeout)?);
+        Ok(Awaitable::call(
+            move |caller| goslings::polled::recv(finished, wait, caller),
+            move |py, ended| match ended {
+                Err(RecvError::Closed) | Ok(_) => answer(handle.bind(py)),
+                Err(RecvError::TimedOut) => Err(errors::timed_out("waiting for the goroutine")),
+                Err(error) => Err(errors::recv(py, error)),
+            },
+            undo_nothing,
+        ))
     }
 
     pub(crate) fn label(&self, py: Python<'_>) -> String {
@@ -599,6 +678,47 @@ impl Goroutine {
         self.wait(py, timeout)
     }
 
+    /// `await goroutine`: as `result()`, in async goroutines and asyncio tasks. Cancelling the task that awaits
+    /// does not cancel the goroutine.
+    fn __await__(slf: Bound<'_, Self>) -> Awaitable {
+        Goroutine::aresult(slf, None).expect("without a timeout nothing can be wrong with it")
+    }
+
+    /// aresult(timeout=None): as `result`, awaited.
+    #[pyo3(signature = (timeout = None))]
+    fn aresult(slf: Bound<'_, Self>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Awaitable> {
+        Goroutine::awaiting(slf, timeout, |handle| handle.get().result(handle.py(), None))
+    }
+
+    /// aexception(timeout=None): as `exception`, awaited.
+    #[pyo3(signature = (timeout = None))]
+    fn aexception(slf: Bound<'_, Self>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Awaitable> {
+        Goroutine::awaiting(slf, timeout, |handle| {
+            let error = handle.get().exception(handle.py(), None)?;
+            Ok(error.map_or_else(|| handle.py().None(), Py::into_any))
+        })
+    }
+
+    /// ajoin(timeout=None): as `join`, awaited.
+    #[pyo3(signature = (timeout = None))]
+    fn ajoin(slf: Bound<'_, Self>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Awaitable> {
+        let finished = Arc::clone(slf.get().finished());
+        let wait = wait(timeout)?;
+        Ok(Awaitable::call(
+            move |caller| goslings::polled::recv(finished, wait, caller),
+            |py, answer| match answer {
+                Err(RecvError::TimedOut) => {
+                    Ok(pyo3::types::PyBool::new(py, false).to_owned().into_any().unbind())
+                }
+                Err(RecvError::Closed) | Ok(_) => {
+                    Ok(pyo3::types::PyBool::new(py, true).to_owned().into_any().unbind())
+                }
+                Err(error) => Err(errors::recv(py, error)),
+            },
+            undo_nothing,
+        ))
+    }
+
     /// Whether it has ended. Never blocks.
     fn done(&self, py: Python<'_>) -> PyResult<bool> {
         operation(py, "Goroutine.done", On::Anything)?;
@@ -720,6 +840,9 @@ impl Goroutine {
         }
         if let Some(member) = &self.member {
             visit.call(&member.watcher)?;
+        }
+        if let Some(coroutine) = self.coroutine.get() {
+            coroutine.visit(&visit)?;
         }
         match self.end.get() {
             Some(End::Returned(kept) | End::Cancelled(kept)) => kept.visit(&visit),

@@ -3,14 +3,18 @@
 //! The swap itself is C (`csrc/pystate.c`), since it needs the interpreter's private headers. The only place
 //! that attaches to the interpreter.
 
+use crate::awaitable::{Awaitable, Went};
 use crate::goroutine::{self, Goroutine};
 use crate::stacks;
-use goslings::{AREA_SIZE, Area, Host, Job, JobVTable, StackBounds};
-use pyo3::exceptions::PyImportError;
+use goslings::{AREA_SIZE, Area, Host, Job, JobVTable, StackBounds, Step, Task};
+use pyo3::exceptions::{PyImportError, PyRuntimeError, PyStopIteration};
 use pyo3::ffi;
+use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
-use std::ffi::{CStr, c_char, c_int};
+use std::cell::RefCell;
+use std::ffi::{CStr, c_char, c_int, c_void};
+use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
 unsafe extern "C" {
     fn gs_area_size() -> usize;
@@ -23,6 +27,11 @@ unsafe extern "C" {
     fn gs_caller(skip: c_int, offset: *mut c_int) -> *mut ffi::PyObject;
     fn gs_caller_outside(folder: *mut ffi::PyObject, offset: *mut c_int) -> *mut ffi::PyObject;
     fn gs_has_context() -> c_int;
+    fn gs_exchange_context(context: *mut ffi::PyObject) -> *mut ffi::PyObject;
+    fn gs_stop_iteration(value: *mut ffi::PyObject);
+    fn gs_running_loop() -> *mut ffi::PyObject;
+    fn gs_is_async(function: *mut ffi::PyObject) -> c_int;
+    fn gs_nearest_coroutine() -> *mut ffi::PyObject;
     fn PyCode_Addr2Line(code: *mut ffi::PyObject, offset: c_int) -> c_int;
 }
 
@@ -35,6 +44,7 @@ struct Worker([u8; 0]);
 mod waiting {
     use goslings::Area;
     use pyo3::ffi::{PyObject, PyThreadState};
+    use std::ffi::c_int;
 
     unsafe extern "C-unwind" {
         pub(super) fn PyEval_RestoreThread(state: *mut PyThreadState);
@@ -43,6 +53,11 @@ mod waiting {
             args: *mut PyObject,
             kw: *mut PyObject,
         ) -> *mut PyObject;
+        pub(super) fn PyIter_Send(
+            iterator: *mut PyObject,
+            value: *mut PyObject,
+            result: *mut *mut PyObject,
+        ) -> c_int;
         pub(super) fn gs_save(area: *mut Area);
         pub(super) fn gs_restore(area: *mut Area);
     }
@@ -201,6 +216,7 @@ pub(crate) fn install(py: Python<'_>) -> PyResult<()> {
     goslings::set_default_stack(unsafe { gs_stack_kb() });
     goslings::set_host(&Interpreter);
     install_finalizer(py);
+    install_steps(py);
     Ok(())
 }
 
@@ -247,13 +263,31 @@ pub(crate) fn attached<R>(f: impl FnOnce(Python<'_>) -> R) -> R {
     Python::attach(f)
 }
 
-/// A job that runs the goroutine of `handle`, and what `current_handle` will find it by.
-pub(crate) fn job(handle: Py<Goroutine>) -> (Job, *mut ()) {
+/// A job that runs the goroutine of `handle`, and what `current_handle` will find it by. Without a stack it is
+/// stepped instead.
+pub(crate) fn job(handle: Py<Goroutine>, stackless: bool) -> (Job, *mut ()) {
+    static STACKLESS: JobVTable =
+        JobVTable { run: run_job, no_stack: fail_job, drop: drop_job, step: Some(step_job) };
     static TABLE: JobVTable = JobVTable { run: run_job, no_stack: fail_job, drop: drop_job, step: None };
     let data = handle.into_ptr().cast::<()>();
     // SAFETY: `data` is a strong reference to a frozen class, usable from any attached thread; each
     // function below consumes it.
-    (unsafe { Job::from_raw(data, &TABLE) }, data)
+    (unsafe { Job::from_raw(data, if stackless { &STACKLESS } else { &TABLE }) }, data)
+}
+
+unsafe fn step_job(data: *mut ()) -> Step {
+    // SAFETY: workers are attached while they run goroutines.
+    let py = unsafe { Python::assume_attached() };
+    // SAFETY: the job holds a reference until its last step.
+    let handle = unsafe { Bound::from_borrowed_ptr(py, data.cast()).cast_into_unchecked::<Goroutine>() };
+    if !goroutine::step(py, &handle) {
+        return Step::Waiting;
+    }
+    drop(handle);
+    disown();
+    // SAFETY: consumed once, by the contract of JobVTable.
+    drop(unsafe { take_handle(py, data) });
+    Step::Done
 }
 
 unsafe fn take_handle<'py>(py: Python<'py>, data: *mut ()) -> Bound<'py, Goroutine> {
@@ -341,6 +375,262 @@ pub(crate) fn copy_context(py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
     }
     // SAFETY: attached; returns a new reference, or null with an exception set.
     unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyContext_CopyCurrent()) }.map(|c| Some(c.unbind()))
+}
+
+/// The context of a goroutine without a stack: current while it runs.
+pub(crate) struct Context(AtomicPtr<ffi::PyObject>);
+
+impl Context {
+    /// `copied` came from [`copy_context`].
+    pub(crate) fn new(copied: Option<Py<PyAny>>) -> Context {
+        Context(AtomicPtr::new(copied.map_or(std::ptr::null_mut(), Py::into_ptr)))
+    }
+
+    /// Runs `f` in it.
+    #[inline]
+    pub(crate) fn enter<R>(&self, _py: Python<'_>, f: impl FnOnce() -> R) -> R {
+        // Ordering: Relaxed. Whoever runs the goroutine has it for itself; the run queues order the rest.
+        let mine = self.0.swap(std::ptr::null_mut(), Ordering::Relaxed);
+        // SAFETY: attached; the reference moves into the thread state, and the one there out.
+        let before = unsafe { gs_exchange_context(mine) };
+        let result = f();
+        // SAFETY: as above, the other way round.
+        let mine = unsafe { gs_exchange_context(before) };
+        // Ordering: Relaxed. As above.
+        self.0.store(mine, Ordering::Relaxed);
+        result
+    }
+
+    pub(crate) fn visit(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        // Ordering: Relaxed. The collector has stopped whoever could change it.
+        let context = self.0.load(Ordering::Relaxed);
+        // SAFETY: null, or a reference that is ours while the collector looks; it is not counted here.
+        let context = std::mem::ManuallyDrop::new(unsafe {
+            Bound::from_owned_ptr_or_opt(Python::assume_attached(), context).map(Bound::unbind)
+        });
+        visit.call(&*context)
+    }
+}
+
+impl Drop for Context {
+    fn drop(&mut self) {
+        // SAFETY: null, or our reference; destructors of handles run attached.
+        unsafe { ffi::Py_XDECREF(*self.0.get_mut()) };
+    }
+}
+
+/// What a step of a coroutine came to.
+pub(crate) enum Sent {
+    Yields(Py<PyAny>),
+    Returns(Py<PyAny>),
+    Raises(PyErr),
+}
+
+/// Runs a coroutine to its next yield, or its end.
+#[inline]
+pub(crate) fn send_none(coroutine: &Bound<'_, PyAny>) -> Sent {
+    let py = coroutine.py();
+    let mut result = std::ptr::null_mut();
+    // SAFETY: attached; borrowed references that live through the call.
+    let went =
+        Hang::guard(|| unsafe { waiting::PyIter_Send(coroutine.as_ptr(), ffi::Py_None(), &raw mut result) });
+    // SAFETY: a new reference, or null with an exception set.
+    let result = unsafe { Bound::from_owned_ptr_or_opt(py, result) };
+    match (went, result) {
+        (YIELDS, Some(value)) => Sent::Yields(value.unbind()),
+        (RETURNS, Some(value)) => Sent::Returns(value.unbind()),
+        _ => Sent::Raises(PyErr::fetch(py)),
+    }
+}
+
+/// `PySendResult`.
+const RETURNS: c_int = 0;
+const YIELDS: c_int = 1;
+
+/// Raises `error` where a coroutine waits, and runs it on from there.
+pub(crate) fn throw(coroutine: &Bound<'_, PyAny>, error: PyErr) -> Sent {
+    let py = coroutine.py();
+    let thrown = coroutine
+        .getattr("throw")
+        .and_then(|throw| call(&throw, &PyTuple::new(py, [error.into_value(py)])?, None));
+    match thrown {
+        Ok(value) => Sent::Yields(value.unbind()),
+        Err(error) if error.is_instance_of::<PyStopIteration>(py) => match error.value(py).getattr("value") {
+            Ok(value) => Sent::Returns(value.unbind()),
+            Err(error) => Sent::Raises(error),
+        },
+        Err(error) => Sent::Raises(error),
+    }
+}
+
+/// Whether calling `function` gives a coroutine: it is an `async def` function, or something around one.
+#[inline]
+pub(crate) fn is_async(function: &Bound<'_, PyAny>) -> PyResult<bool> {
+    // SAFETY: attached; looks at types and flags only.
+    match unsafe { gs_is_async(function.as_ptr()) } {
+        ..0 => function.py().import("goslings._async")?.call_method1("is_async", (function,))?.extract(),
+        flag => Ok(flag != 0),
+    }
+}
+
+/// The asyncio event loop that runs here, if any.
+#[inline]
+pub(crate) fn running_loop(py: Python<'_>) -> Option<Bound<'_, PyAny>> {
+    // SAFETY: attached; a borrowed reference of the thread's own state, or null.
+    unsafe { Bound::from_borrowed_ptr_or_opt(py, gs_running_loop()) }
+}
+
+/// Refuses a call that blocks where that would hold up other coroutines: `twin` is what to await instead.
+#[inline]
+pub(crate) fn may_block(py: Python<'_>, twin: &str) -> PyResult<()> {
+    let stackless = goslings::with_current(|task| task.is_some_and(Task::is_stackless));
+    // SAFETY: attached; compares a pointer.
+    if !stackless && unsafe { gs_running_loop() }.is_null() {
+        return Ok(());
+    }
+    refuse_in_coroutine(py, stackless, twin)
+}
+
+#[cold]
+fn refuse_in_coroutine(py: Python<'_>, stackless: bool, twin: &str) -> PyResult<()> {
+    if !stackless {
+        // SAFETY: attached; a borrowed reference to code that runs, or null.
+        let code = unsafe { Bound::from_borrowed_ptr_or_opt(py, gs_nearest_coroutine()) };
+        // A notebook runs its cells inside a loop: those may block.
+        let Some(code) = code else { return Ok(()) };
+        let name: String = code.getattr("co_name")?.extract()?;
+        let file: String = code.getattr("co_filename")?.extract()?;
+        if name == "<module>" || file.contains("IPython") || file.contains("ipykernel") {
+            return Ok(());
+        }
+    }
+    Err(PyRuntimeError::new_err(format!(
+        "this call blocks, and so would hold up every other coroutine here: use `await {twin}`"
+    )))
+}
+
+/// Gives awaitables the slots of a step as the interpreter's own awaitables have them: PyO3 would raise a full
+/// StopIteration at the end of each call.
+fn install_steps(py: Python<'_>) {
+    /// # Safety
+    /// For slots: called attached, with an object of the class that they are installed in.
+    unsafe fn step(awaitable: *mut ffi::PyObject) -> PyResult<Went> {
+        // SAFETY: by the contract.
+        let py = unsafe { Python::assume_attached() };
+        // SAFETY: by the contract; the caller keeps it alive.
+        let awaitable = unsafe { Bound::from_borrowed_ptr(py, awaitable).cast_into_unchecked::<Awaitable>() };
+        awaitable.get().step(py)
+    }
+    unsafe extern "C" fn send(
+        awaitable: *mut ffi::PyObject,
+        _value: *mut ffi::PyObject,
+        result: *mut *mut ffi::PyObject,
+    ) -> ffi::PySendResult {
+        // SAFETY: as the interpreter calls slots.
+        let (value, went) = match unsafe { step(awaitable) } {
+            Ok(Went::Yields(value)) => (value.into_ptr(), ffi::PySendResult::PYGEN_NEXT),
+            Ok(Went::Returns(value)) => (value.into_ptr(), ffi::PySendResult::PYGEN_RETURN),
+            Ok(Went::ReturnsNone) => {
+                // SAFETY: attached.
+                let none = unsafe { Python::assume_attached() }.None();
+                (none.into_ptr(), ffi::PySendResult::PYGEN_RETURN)
+            }
+            Err(error) => {
+                // SAFETY: attached.
+                error.restore(unsafe { Python::assume_attached() });
+                (std::ptr::null_mut(), ffi::PySendResult::PYGEN_ERROR)
+            }
+        };
+        // SAFETY: the interpreter gives a place for the result.
+        unsafe { *result = value };
+        went
+    }
+    unsafe extern "C" fn next(awaitable: *mut ffi::PyObject) -> *mut ffi::PyObject {
+        // SAFETY: as the interpreter calls slots.
+        match unsafe { step(awaitable) } {
+            Ok(Went::Yields(value)) => return value.into_ptr(),
+            // SAFETY: attached; the reference is given away.
+            Ok(Went::Returns(value)) => unsafe { gs_stop_iteration(value.into_ptr()) },
+            // No exception at all means None.
+            Ok(Went::ReturnsNone) => {}
+            // SAFETY: attached.
+            Err(error) => error.restore(unsafe { Python::assume_attached() }),
+        }
+        std::ptr::null_mut()
+    }
+    let class = py.get_type::<Awaitable>().as_type_ptr();
+    // SAFETY: a heap type of ours with methods `__await__` and `__next__`, and so with these slots; nobody has made
+    // an instance.
+    unsafe {
+        (*class).tp_free = Some(keep_freed);
+        (*class).tp_iternext = Some(next);
+        (*(*class).tp_as_async).am_send = Some(send);
+        (*(*class).tp_as_async).am_await = Some(ffi::PyObject_SelfIter);
+    }
+}
+
+/// How many freed awaitables a thread keeps for the next ones.
+const SPARE: usize = 8;
+
+thread_local! {
+    /// Memory of awaitables that were freed on this thread. Small: most code has few underway at a time.
+    static FREED: RefCell<([*mut ffi::PyObject; SPARE], usize)> =
+        const { RefCell::new(([std::ptr::null_mut(); SPARE], 0)) };
+}
+
+unsafe extern "C" fn keep_freed(memory: *mut c_void) {
+    let kept = FREED.try_with(|freed| {
+        let (blocks, count) = &mut *freed.borrow_mut();
+        if *count < SPARE {
+            blocks[*count] = memory.cast();
+            *count += 1;
+            return true;
+        }
+        false
+    });
+    if kept != Ok(true) {
+        // SAFETY: the interpreter gives the memory of an object that has come to its end.
+        unsafe { ffi::PyObject_Free(memory) };
+    }
+}
+
+/// Makes an awaitable: one is made for every call that is awaited, so this takes the short way.
+#[inline]
+pub(crate) fn new_awaitable(py: Python<'_>, content: Awaitable) -> PyResult<Py<Awaitable>> {
+    /// Where in the object its content is; the same in all.
+    static OFFSET: AtomicUsize = AtomicUsize::new(0);
+    // Ordering: Relaxed. A number that does not change once it is known.
+    let offset = OFFSET.load(Ordering::Relaxed);
+    if offset == 0 {
+        let first = Bound::new(py, content)?;
+        let offset = std::ptr::from_ref(first.get()).addr() - first.as_ptr().addr();
+        // Ordering: Relaxed. As above.
+        OFFSET.store(offset, Ordering::Relaxed);
+        return Ok(first.unbind());
+    }
+    let class = py.get_type::<Awaitable>().as_type_ptr();
+    let spare = FREED.with(|freed| {
+        let (blocks, count) = &mut *freed.borrow_mut();
+        if *count == 0 {
+            return None;
+        }
+        *count -= 1;
+        Some(blocks[*count])
+    });
+    // SAFETY: attached. The memory is that of an object of this class that was freed, or the class makes it; the
+    // content has its place at the same offset as in the first one, where nothing else is (the class has
+    // neither `__dict__` nor weak references), and is written before anybody sees the object.
+    unsafe {
+        let object = match spare {
+            Some(memory) => ffi::PyObject_Init(memory, class),
+            None => ffi::PyType_GenericAlloc(class, 0),
+        };
+        if object.is_null() {
+            return Err(PyErr::fetch(py));
+        }
+        object.byte_add(offset).cast::<Awaitable>().write(content);
+        Ok(Bound::from_owned_ptr(py, object).cast_into_unchecked::<Awaitable>().unbind())
+    }
 }
 
 /// Calls `function` with `context` entered.

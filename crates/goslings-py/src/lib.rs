@@ -2,10 +2,13 @@
 //! crate. `python/goslings` re-exports what is defined here.
 
 mod atomic;
+#[expect(unsafe_code, reason = "a state that is taken out and put back")]
+mod awaitable;
 mod barrier;
 mod bubble;
 mod chan;
 mod cond;
+mod coroutine;
 mod errors;
 mod event;
 mod goroutine;
@@ -13,6 +16,8 @@ mod group;
 #[expect(unsafe_code, reason = "calls into the C file that swaps the interpreter's per-thread state")]
 mod host;
 mod mutex;
+#[expect(unsafe_code, reason = "a descriptor of its own")]
+mod port;
 mod rwmutex;
 mod select;
 mod semaphore;
@@ -30,6 +35,8 @@ use pyo3::prelude::*;
 mod module {
     #[pymodule_export]
     use crate::atomic::AtomicInt;
+    #[pymodule_export]
+    use crate::awaitable::{Awaitable, agosched, aselect, asleep};
     #[pymodule_export]
     use crate::barrier::Barrier;
     #[pymodule_export]
@@ -51,6 +58,8 @@ mod module {
     use crate::host::{after_fork_child, after_fork_parent, before_fork, kernel, stop};
     #[pymodule_export]
     use crate::mutex::PyMutex;
+    #[pymodule_export]
+    use crate::port::PyPort;
     #[pymodule_export]
     use crate::rwmutex::{RWMutex, RWMutexSide};
     #[pymodule_export]

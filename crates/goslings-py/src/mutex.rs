@@ -1,8 +1,11 @@
 //! `Mutex`.
 
+use crate::awaitable::Awaitable;
 use crate::bubble::{On, operation};
 use crate::errors;
+use crate::host::may_block;
 use crate::timeout::wait;
+use goslings::{Wait, polled};
 use pyo3::prelude::*;
 use std::sync::Arc;
 
@@ -13,6 +16,20 @@ use std::sync::Arc;
 #[pyclass(name = "Mutex", module = "goslings", frozen, weakref)]
 pub(crate) struct PyMutex {
     pub(crate) mutex: Arc<goslings::Mutex>,
+}
+
+/// Locks when awaited, and answers `gives`.
+pub(crate) fn locking(mutex: &Arc<goslings::Mutex>, wait: Wait, gives: Py<PyAny>) -> Awaitable {
+    let (wanted, had) = (Arc::clone(mutex), Arc::clone(mutex));
+    Awaitable::locking(
+        move |caller| polled::lock(wanted, wait, caller),
+        "lock",
+        gives,
+        move || {
+            let unlocked = had.unlock();
+            debug_assert_eq!(unlocked, Ok(()), "locked just now");
+        },
+    )
 }
 
 #[pymethods]
@@ -26,7 +43,19 @@ impl PyMutex {
     #[pyo3(signature = (timeout = None))]
     fn lock(&self, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
         operation(py, "Mutex.lock", On::Anything)?;
+        may_block(py, "mutex.alock()")?;
         self.mutex.lock(wait(timeout)?).map_err(|error| errors::wait(py, error, "lock"))
+    }
+
+    /// Locks wherever it is called, also in a coroutine, which then holds up others: for imports.
+    fn _lock_here(&self, py: Python<'_>) -> PyResult<()> {
+        self.mutex.lock(Wait::Forever).map_err(|error| errors::wait(py, error, "lock"))
+    }
+
+    /// alock(timeout=None): as `lock`, awaited.
+    #[pyo3(signature = (timeout = None))]
+    fn alock(&self, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Awaitable> {
+        Ok(locking(&self.mutex, wait(timeout)?, py.None()))
     }
 
     /// Locks if nobody holds it; returns whether it did. Never blocks.
@@ -60,6 +89,22 @@ impl PyMutex {
         _tb: &Bound<'_, PyAny>,
     ) -> PyResult<()> {
         self.unlock(py)
+    }
+
+    fn __aenter__(slf: Bound<'_, Self>) -> Awaitable {
+        let gives = slf.clone().into_any().unbind();
+        locking(&slf.get().mutex, Wait::Forever, gives)
+    }
+
+    fn __aexit__(
+        &self,
+        py: Python<'_>,
+        _type: &Bound<'_, PyAny>,
+        _value: &Bound<'_, PyAny>,
+        _tb: &Bound<'_, PyAny>,
+    ) -> PyResult<Awaitable> {
+        self.unlock(py)?;
+        Ok(Awaitable::nothing())
     }
 
     fn __copy__(&self) -> PyResult<()> {

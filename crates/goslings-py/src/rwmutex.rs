@@ -1,9 +1,11 @@
 //! `RWMutex`.
 
+use crate::awaitable::Awaitable;
 use crate::bubble::{On, operation};
 use crate::errors;
+use crate::host::may_block;
 use crate::timeout::wait;
-use goslings::RwMutex;
+use goslings::{RwMutex, Wait, polled};
 use pyo3::prelude::*;
 use std::sync::Arc;
 
@@ -25,11 +27,13 @@ pub(crate) struct RWMutexSide {
 
 fn rlock(mutex: &RwMutex, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
     operation(py, "RWMutex.rlock", On::Anything)?;
+    may_block(py, "rw.arlock()`, or `async with rw.read()")?;
     mutex.rlock(wait(timeout)?).map_err(|error| errors::wait(py, error, "rlock"))
 }
 
 fn lock(mutex: &RwMutex, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
     operation(py, "RWMutex.lock", On::Anything)?;
+    may_block(py, "rw.alock()`, or `async with rw.write()")?;
     mutex.lock(wait(timeout)?).map_err(|error| errors::wait(py, error, "lock"))
 }
 
@@ -41,6 +45,21 @@ fn runlock(mutex: &RwMutex, py: Python<'_>) -> PyResult<()> {
 fn unlock(mutex: &RwMutex, py: Python<'_>) -> PyResult<()> {
     operation(py, "RWMutex.unlock", On::Anything)?;
     mutex.unlock().map_err(|_| errors::misuse("unlock of unlocked RWMutex"))
+}
+
+/// Locks one side when awaited, and answers `gives`.
+fn locking(mutex: &Arc<RwMutex>, writes: bool, wait: Wait, gives: Py<PyAny>) -> Awaitable {
+    let (wanted, had) = (Arc::clone(mutex), Arc::clone(mutex));
+    let lock = if writes { polled::rwlock } else { polled::rlock };
+    Awaitable::locking(
+        move |caller| lock(wanted, wait, caller),
+        "lock",
+        gives,
+        move || {
+            let unlocked = if writes { had.unlock() } else { had.runlock() };
+            debug_assert_eq!(unlocked, Ok(()), "locked just now");
+        },
+    )
 }
 
 #[pymethods]
@@ -55,6 +74,12 @@ impl RWMutex {
     #[pyo3(signature = (timeout = None))]
     fn rlock(&self, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
         rlock(&self.mutex, py, timeout)
+    }
+
+    /// arlock(timeout=None): as `rlock`, awaited.
+    #[pyo3(signature = (timeout = None))]
+    fn arlock(&self, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Awaitable> {
+        Ok(locking(&self.mutex, false, wait(timeout)?, py.None()))
     }
 
     /// Locks for reading if that needs no waiting; returns whether it did.
@@ -72,6 +97,12 @@ impl RWMutex {
     #[pyo3(signature = (timeout = None))]
     fn lock(&self, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
         lock(&self.mutex, py, timeout)
+    }
+
+    /// alock(timeout=None): as `lock`, awaited.
+    #[pyo3(signature = (timeout = None))]
+    fn alock(&self, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Awaitable> {
+        Ok(locking(&self.mutex, true, wait(timeout)?, py.None()))
     }
 
     /// Locks for writing if that needs no waiting; returns whether it did.
@@ -110,6 +141,22 @@ impl RWMutex {
 
 #[pymethods]
 impl RWMutexSide {
+    fn __aenter__(slf: Bound<'_, Self>) -> Awaitable {
+        let gives = slf.clone().into_any().unbind();
+        locking(&slf.get().mutex, slf.get().writes, Wait::Forever, gives)
+    }
+
+    fn __aexit__(
+        &self,
+        py: Python<'_>,
+        type_: &Bound<'_, PyAny>,
+        value: &Bound<'_, PyAny>,
+        tb: &Bound<'_, PyAny>,
+    ) -> PyResult<Awaitable> {
+        self.__exit__(py, type_, value, tb)?;
+        Ok(Awaitable::nothing())
+    }
+
     fn __enter__(slf: Bound<'_, Self>) -> PyResult<Bound<'_, Self>> {
         let this = slf.get();
         if this.writes {

@@ -1,8 +1,10 @@
 //! `select` and its cases.
 
+use crate::awaitable::Awaitable;
 use crate::bubble::{On, operation};
 use crate::chan::{PyChan, RecvChan, SendChan};
 use crate::errors;
+use crate::host::may_block;
 use crate::timeout::wait;
 use crate::value::{Channel, Value};
 use goslings::SelectError;
@@ -119,16 +121,11 @@ pub(crate) fn select(
     cases: &Bound<'_, PyTuple>,
     timeout: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<Option<Selected>> {
+    may_block(py, "aselect(...)")?;
     let mut given: Few<'_> = Few::new();
     let cases = cases.as_slice();
     for case in cases {
-        let Ok(case) = case.cast::<Case>() else {
-            let kind = case.get_type().name()?;
-            return Err(PyTypeError::new_err(format!(
-                "select takes cases made by recv(ch) and send(ch, value), not {kind}"
-            )));
-        };
-        let case = case.get();
+        let case = checked(case)?;
         given.push(match (channel(case.given.bind(py)), &case.value) {
             (None, None) => goslings::Case::Never,
             (None, Some(_)) => goslings::Case::NeverSend,
@@ -140,18 +137,69 @@ pub(crate) fn select(
     }
     operation(py, "select", given.made())?;
     match goslings::select(given.as_mut_slice(), wait(timeout)?) {
-        Ok(selected) => {
-            let case = cases[selected.index].cast::<Case>()?.get();
-            Ok(Some(Selected {
-                index: selected.index,
-                chan: case.given.clone_ref(py),
-                ok: case.value.is_some() || selected.value.is_some(),
-                value: selected.value.map_or_else(|| py.None(), |value| value.into_object(py)),
-            }))
-        }
+        Ok(chosen) => Ok(Some(selected(py, checked(&cases[chosen.index])?, chosen))),
         Err(SelectError::TimedOut) => Ok(None),
         Err(error) => Err(errors::select(py, error)),
     }
+}
+
+fn checked<'a>(case: &'a Bound<'_, PyAny>) -> PyResult<&'a Case> {
+    let Ok(case) = case.cast::<Case>() else {
+        let kind = case.get_type().name()?;
+        return Err(PyTypeError::new_err(format!(
+            "select takes cases made by recv(ch) and send(ch, value), not {kind}"
+        )));
+    };
+    Ok(case.get())
+}
+
+fn selected(py: Python<'_>, case: &Case, chosen: goslings::Selected<Value>) -> Selected {
+    Selected {
+        index: chosen.index,
+        chan: case.given.clone_ref(py),
+        ok: case.value.is_some() || chosen.value.is_some(),
+        value: chosen.value.map_or_else(|| py.None(), |value| value.into_object(py)),
+    }
+}
+
+/// A select to be awaited.
+pub(crate) fn awaitable(
+    cases: Bound<'_, PyTuple>,
+    timeout: Option<&Bound<'_, PyAny>>,
+) -> PyResult<Awaitable> {
+    let py = cases.py();
+    let wait = wait(timeout)?;
+    let mut given = Vec::with_capacity(cases.len());
+    for case in cases.as_slice() {
+        let case = checked(case)?;
+        let channel = crate::chan::channel_of(case.given.bind(py));
+        given.push((channel, case.value.as_ref().map(|value| Value::Object(value.clone_ref(py)))));
+    }
+    let channels: Vec<_> = given.iter().map(|(channel, _)| channel.clone()).collect();
+    let cases = cases.unbind();
+    Ok(Awaitable::call(
+        move |caller| goslings::polled::select(given, wait, caller),
+        move |py, answer| match answer {
+            Ok(chosen) => {
+                let case = cases.bind(py).get_item(chosen.index)?;
+                Ok(selected(py, checked(&case)?, chosen).into_pyobject(py)?.into_any().unbind())
+            }
+            Err(SelectError::TimedOut) => Ok(py.None()),
+            Err(error) => Err(errors::select(py, error)),
+        },
+        move |answer| match answer {
+            Ok(goslings::Selected { index, value: Some(value) }) => {
+                // Received: back to where it came from.
+                if let Some(channel) = &channels[index] {
+                    channel.put_back(value);
+                }
+                None
+            }
+            // Sent, or found closed, which changes nothing.
+            Ok(sent) => Some(Ok(sent)),
+            Err(_) => None,
+        },
+    ))
 }
 
 /// The channel of a case.

@@ -1,11 +1,14 @@
 //! `Semaphore`.
 
+use crate::awaitable::Awaitable;
 use crate::bubble::{On, operation};
 use crate::errors;
+use crate::host::may_block;
 use crate::timeout::wait;
-use goslings::AcquireError;
+use goslings::{AcquireError, Wait, polled};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
+use std::sync::Arc;
 
 /// Semaphore(n): `n` permits, of which one may acquire several at once.
 ///
@@ -13,7 +16,7 @@ use pyo3::prelude::*;
 /// acquires one. Raises ValueError for a negative `n`. Go: `golang.org/x/sync/semaphore`.
 #[pyclass(module = "goslings", frozen, weakref)]
 pub(crate) struct Semaphore {
-    semaphore: goslings::Semaphore,
+    semaphore: Arc<goslings::Semaphore>,
     /// The number of the bubble that it was made in; 0: none.
     made: u32,
 }
@@ -22,12 +25,39 @@ fn number(n: i64) -> PyResult<u64> {
     u64::try_from(n).map_err(|_| PyValueError::new_err("a number of permits must not be negative"))
 }
 
+fn failed(py: Python<'_>, error: AcquireError, n: i64, size: u64) -> PyErr {
+    match error {
+        AcquireError::TooMany => PyValueError::new_err(format!("cannot acquire {n} of {size} permits")),
+        AcquireError::Wait(error) => errors::wait(py, error, "acquire"),
+    }
+}
+
+/// Acquires `n` when awaited, and answers `gives`.
+fn acquiring(semaphore: &Arc<goslings::Semaphore>, n: u64, wait: Wait, gives: Py<PyAny>) -> Awaitable {
+    let (wanted, given) = (Arc::clone(semaphore), Arc::clone(semaphore));
+    let size = semaphore.size();
+    Awaitable::call(
+        move |caller| polled::acquire(wanted, n, wait, caller),
+        move |py, answer| match answer {
+            Ok(()) => Ok(gives.clone_ref(py)),
+            Err(error) => Err(failed(py, error, n.cast_signed(), size)),
+        },
+        move |answer| {
+            if answer.is_ok() {
+                let released = given.release(n);
+                debug_assert_eq!(released, Ok(()), "acquired just now");
+            }
+            None
+        },
+    )
+}
+
 #[pymethods]
 impl Semaphore {
     #[new]
     fn new(n: i64) -> PyResult<Semaphore> {
         Ok(Semaphore {
-            semaphore: goslings::Semaphore::new(number(n)?),
+            semaphore: Arc::new(goslings::Semaphore::new(number(n)?)),
             made: goslings::bubble::current_id(),
         })
     }
@@ -38,14 +68,15 @@ impl Semaphore {
     #[pyo3(signature = (n = 1, timeout = None))]
     fn acquire(&self, py: Python<'_>, n: i64, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
         operation(py, "Semaphore.acquire", On::Shared(self.made))?;
-        match self.semaphore.acquire(number(n)?, wait(timeout)?) {
-            Ok(()) => Ok(()),
-            Err(AcquireError::TooMany) => {
-                let size = self.semaphore.size();
-                Err(PyValueError::new_err(format!("cannot acquire {n} of {size} permits")))
-            }
-            Err(AcquireError::Wait(error)) => Err(errors::wait(py, error, "acquire")),
-        }
+        may_block(py, "semaphore.aacquire()")?;
+        let acquired = self.semaphore.acquire(number(n)?, wait(timeout)?);
+        acquired.map_err(|error| failed(py, error, n, self.semaphore.size()))
+    }
+
+    /// aacquire(n=1, timeout=None): as `acquire`, awaited.
+    #[pyo3(signature = (n = 1, timeout = None))]
+    fn aacquire(&self, py: Python<'_>, n: i64, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Awaitable> {
+        Ok(acquiring(&self.semaphore, number(n)?, wait(timeout)?, py.None()))
     }
 
     /// Takes `n` permits if that needs no waiting; returns whether it did.
@@ -76,6 +107,22 @@ impl Semaphore {
         _tb: &Bound<'_, PyAny>,
     ) -> PyResult<()> {
         self.release(py, 1)
+    }
+
+    fn __aenter__(slf: Bound<'_, Self>) -> Awaitable {
+        let gives = slf.clone().into_any().unbind();
+        acquiring(&slf.get().semaphore, 1, Wait::Forever, gives)
+    }
+
+    fn __aexit__(
+        &self,
+        py: Python<'_>,
+        _type: &Bound<'_, PyAny>,
+        _value: &Bound<'_, PyAny>,
+        _tb: &Bound<'_, PyAny>,
+    ) -> PyResult<Awaitable> {
+        self.release(py, 1)?;
+        Ok(Awaitable::nothing())
     }
 
     fn __copy__(&self) -> PyResult<()> {

@@ -1,9 +1,11 @@
 //! `sleep`, `after`, `after_func`, `Timer` and `Ticker`: Go 1.23's rules.
 
+use crate::awaitable::{Awaitable, Form};
 use crate::bubble::{On, operation};
 use crate::chan::RecvChan;
 use crate::errors;
 use crate::goroutine::run_here;
+use crate::host::may_block;
 use crate::timeout::{from_seconds, seconds};
 use crate::value::{Channel, Value};
 use goslings::{Deadline, Fired, Job, Target, Timer, Wait};
@@ -45,6 +47,7 @@ fn has_tick(channel: &Channel) -> bool {
 #[pyo3(signature = (seconds, /))]
 pub(crate) fn sleep(seconds: &Bound<'_, PyAny>) -> PyResult<()> {
     operation(seconds.py(), "sleep", On::Nothing)?;
+    may_block(seconds.py(), "asleep(seconds)")?;
     let wait = from_seconds(crate::timeout::seconds(seconds, "seconds")?);
     goslings::sleep(wait).map_err(|error| errors::sleep(seconds.py(), error))
 }
@@ -280,8 +283,17 @@ impl Ticker {
         slf
     }
 
+    fn __aiter__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
+        slf
+    }
+
+    fn __anext__(&self, py: Python<'_>) -> PyResult<Py<Awaitable>> {
+        Awaitable::receiving(py, &self.channel, Form::Next, Wait::Forever)
+    }
+
     fn __next__(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         operation(py, "chan.recv", On::Made(self.channel.bubble()))?;
+        may_block(py, "ticker.c.arecv()`, or iterate with `async for")?;
         match self.channel.recv(Wait::Forever) {
             Ok(value) => Ok(value.into_object(py)),
             Err(error) => Err(errors::recv(py, error)),

@@ -1,9 +1,12 @@
 //! `WaitGroup`.
 
+use crate::awaitable::Awaitable;
 use crate::bubble::{On, operation};
 use crate::errors;
 use crate::goroutine::{Goroutine, launch};
+use crate::host::may_block;
 use crate::timeout::wait;
+use goslings::polled;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 use std::sync::Arc;
@@ -48,7 +51,19 @@ impl WaitGroup {
     #[pyo3(signature = (timeout = None))]
     fn wait(&self, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<bool> {
         operation(py, "WaitGroup.wait", On::Made(self.made))?;
+        may_block(py, "group.await_()")?;
         errors::waited(py, self.group.wait(wait(timeout)?))
+    }
+
+    /// await_(timeout=None): as `wait`, awaited. `await group` is the same without a timeout.
+    #[pyo3(signature = (timeout = None))]
+    fn await_(&self, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Awaitable> {
+        let (group, wait) = (Arc::clone(&self.group), wait(timeout)?);
+        Ok(Awaitable::waiting(move |caller| polled::await_wait_group(group, wait, caller)))
+    }
+
+    fn __await__(&self) -> PyResult<Awaitable> {
+        self.await_(None)
     }
 
     /// Starts `fn(*args, **kwargs)` as a goroutine that counts here until it ends, however it ends.

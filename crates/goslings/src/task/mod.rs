@@ -279,7 +279,8 @@ impl Task {
 
     /// Whether it runs on the stacks of the workers, step by step.
     #[inline]
-    pub(crate) fn is_stackless(&self) -> bool {
+    #[must_use]
+    pub fn is_stackless(&self) -> bool {
         self.waiter.kind() == Kind::Stackless
     }
 

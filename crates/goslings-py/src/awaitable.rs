@@ -1,0 +1,480 @@
+//! What `asend`, `arecv` and their like return: a call that is carried out when it is awaited, in an async
+//! goroutine or in an asyncio task.
+//!
+//! The runtime polls its calls without a stack (`goslings::polled`); here each step of `await` is a poll. A call
+//! that waits gives way: in an async goroutine by yielding None to the worker that runs it, in an asyncio task
+//! by yielding a future, which the loop's port (port.rs) sets when the wait is over.
+
+use crate::errors;
+use crate::host;
+use crate::port::LoopWait;
+use crate::value::{Channel, Value};
+use goslings::chan::{RecvError, SendError, TryRecvError, TrySendError};
+use goslings::polled::{self, Caller, Waiting};
+use goslings::{Wait, WaitError};
+use pyo3::exceptions::{PyRuntimeError, PyStopAsyncIteration, PyStopIteration};
+use pyo3::prelude::*;
+use pyo3::types::{PyBool, PyTuple};
+use std::cell::UnsafeCell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+type Answer = PyResult<Py<PyAny>>;
+
+/// How a call went that was cancelled from outside while it waited.
+enum Cancelled {
+    /// As if it had never been made.
+    Undone,
+    /// It had been carried out, and cannot be undone.
+    Stands(Answer),
+    /// It has to wait for something else first.
+    NotYet,
+}
+
+/// A call that waits.
+trait Polled: Send {
+    fn poll(&mut self, py: Python<'_>) -> Option<Answer>;
+    fn cancel(&mut self, py: Python<'_>) -> Cancelled;
+}
+
+/// A call of the runtime, and what its answer means in Python.
+struct Typed<T, F, U>
+where
+    U: FnMut(T) -> Option<T>,
+{
+    waiting: Waiting<T>,
+    finish: F,
+    /// Takes back what the answer brought; gives the answer if that cannot be.
+    undo: U,
+}
+
+impl<T, F, U> Polled for Typed<T, F, U>
+where
+    T: Send,
+    F: FnMut(Python<'_>, T) -> Answer + Send,
+    U: FnMut(T) -> Option<T> + Send,
+{
+    fn poll(&mut self, py: Python<'_>) -> Option<Answer> {
+        self.waiting.poll().map(|answer| (self.finish)(py, answer))
+    }
+
+    fn cancel(&mut self, py: Python<'_>) -> Cancelled {
+        match self.waiting.cancel() {
+            None => Cancelled::NotYet,
+            Some(answer) => match (self.undo)(answer) {
+                None => Cancelled::Undone,
+                Some(answer) => Cancelled::Stands((self.finish)(py, answer)),
+            },
+        }
+    }
+}
+
+impl<T, F, U> Drop for Typed<T, F, U>
+where
+    U: FnMut(T) -> Option<T>,
+{
+    fn drop(&mut self) {
+        if let Some(answer) = self.waiting.abandon() {
+            let _ = (self.undo)(answer);
+        }
+    }
+}
+
+/// How what was received is shown.
+#[derive(Clone, Copy)]
+pub(crate) enum Form {
+    /// The value; Closed is raised.
+    Value,
+    /// `(value, ok)`.
+    Pair,
+    /// The value; the end of the channel ends an `async for`.
+    Next,
+}
+
+type Start = Box<dyn FnOnce(Caller) -> Box<dyn Polled> + Send>;
+
+enum State {
+    Send(Arc<Channel>, Value, Wait),
+    Recv(Arc<Channel>, Form, Wait),
+    /// Gives way once.
+    Yield,
+    /// Has given way.
+    Yielded,
+    Start(Start),
+    Waiting(Box<Underway>),
+    /// Being stepped, or done.
+    Done,
+}
+
+/// A call that waits, and for whom.
+struct Underway {
+    call: Box<dyn Polled>,
+    /// In an asyncio task.
+    asyncio: Option<LoopWait>,
+    /// What is to be raised when the call has come to its end.
+    raise: Option<Py<PyAny>>,
+}
+
+/// A call that waits, to be awaited once: `await ch.arecv()`.
+///
+/// Nothing happens before it is awaited. In an async goroutine it parks the goroutine, in an asyncio task it
+/// suspends the task.
+#[pyclass(module = "goslings", frozen, generic)]
+pub(crate) struct Awaitable {
+    state: UnsafeCell<State>,
+    /// Whether somebody has hold of `state`.
+    held: AtomicBool,
+}
+
+// SAFETY: `state` is touched by whoever has set `held`, one thread at a time (`replace`); it is Send.
+unsafe impl Sync for Awaitable {}
+
+/// What a step of `await` comes to.
+pub(crate) enum Went {
+    Yields(Py<PyAny>),
+    Returns(Py<PyAny>),
+    ReturnsNone,
+}
+
+impl Awaitable {
+    fn new(state: State) -> Awaitable {
+        Awaitable { state: UnsafeCell::new(state), held: AtomicBool::new(false) }
+    }
+
+    #[inline]
+    pub(crate) fn sending(
+        channel: &Arc<Channel>,
+        value: Bound<'_, PyAny>,
+        wait: Wait,
+    ) -> PyResult<Py<Awaitable>> {
+        let py = value.py();
+        let state = State::Send(Arc::clone(channel), Value::Object(value.unbind()), wait);
+        host::new_awaitable(py, Awaitable::new(state))
+    }
+
+    #[inline]
+    pub(crate) fn receiving(
+        py: Python<'_>,
+        channel: &Arc<Channel>,
+        form: Form,
+        wait: Wait,
+    ) -> PyResult<Py<Awaitable>> {
+        host::new_awaitable(py, Awaitable::new(State::Recv(Arc::clone(channel), form, wait)))
+    }
+
+    /// Any other call: `make` begins it, `finish` says what its answer means, `undo` takes it back (None) or
+    /// says that it stands.
+    pub(crate) fn call<T, F, U>(
+        make: impl FnOnce(Caller) -> Waiting<T> + Send + 'static,
+        finish: F,
+        undo: U,
+    ) -> Awaitable
+    where
+        T: Send + 'static,
+        F: FnMut(Python<'_>, T) -> Answer + Send + 'static,
+        U: FnMut(T) -> Option<T> + Send + 'static,
+    {
+        Awaitable::new(State::Start(Box::new(move |caller| {
+            Box::new(Typed { waiting: make(caller), finish, undo })
+        })))
+    }
+
+    /// A wait that brings nothing: its answer is whether it ended in time.
+    pub(crate) fn waiting(
+        make: impl FnOnce(Caller) -> Waiting<Result<(), WaitError>> + Send + 'static,
+    ) -> Awaitable {
+        let finish = |py: Python<'_>, answer| {
+            errors::waited(py, answer).map(|in_time| PyBool::new(py, in_time).to_owned().into_any().unbind())
+        };
+        Awaitable::call(make, finish, undo_nothing)
+    }
+
+    /// A wait for a lock, which `unlock` undoes; `what` is told when it takes too long. Answers `gives`.
+    pub(crate) fn locking(
+        make: impl FnOnce(Caller) -> Waiting<Result<(), WaitError>> + Send + 'static,
+        what: &'static str,
+        gives: Py<PyAny>,
+        unlock: impl Fn() + Send + 'static,
+    ) -> Awaitable {
+        let finish = move |py: Python<'_>, answer: Result<(), WaitError>| match answer {
+            Ok(()) => Ok(gives.clone_ref(py)),
+            Err(error) => Err(errors::wait(py, error, what)),
+        };
+        let undo = move |answer: Result<(), WaitError>| {
+            if answer.is_ok() {
+                unlock();
+            }
+            None
+        };
+        Awaitable::call(make, finish, undo)
+    }
+
+    /// Nothing to wait for: what an `__aexit__` that does not block returns.
+    pub(crate) fn nothing() -> Awaitable {
+        Awaitable::new(State::Yielded)
+    }
+
+    /// Gives way to others, once.
+    pub(crate) fn gosched() -> Awaitable {
+        Awaitable::new(State::Yield)
+    }
+
+    /// Takes the state out and puts another in. Done if somebody else does so at this moment.
+    #[inline]
+    fn replace(&self, state: State) -> State {
+        // Ordering: Acquire pairs with the Release below: the state of the last one is seen.
+        if self.held.swap(true, Ordering::Acquire) {
+            return State::Done;
+        }
+        // SAFETY: we have set `held`; nothing is called, and nothing dropped, until it is cleared.
+        let before = unsafe { std::mem::replace(&mut *self.state.get(), state) };
+        // Ordering: Release, as above.
+        self.held.store(false, Ordering::Release);
+        before
+    }
+
+    /// The next step of `await`.
+    pub(crate) fn step(&self, py: Python<'_>) -> PyResult<Went> {
+        match self.replace(State::Done) {
+            State::Send(channel, value, wait) => {
+                begin(py)?;
+                match channel.try_send(value) {
+                    Ok(()) => Ok(Went::ReturnsNone),
+                    Err(TrySendError::Full(value)) if wait != Wait::No => {
+                        self.start(py, |caller| send_later(channel, value, wait, caller))
+                    }
+                    Err(error) => Err(errors::try_send(&error).unwrap_or_else(|| errors::timed_out("send"))),
+                }
+            }
+            State::Recv(channel, form, wait) => {
+                begin(py)?;
+                match channel.try_recv() {
+                    Ok(value) => received(py, form, Ok(value)).map(Went::Returns),
+                    Err(TryRecvError::Empty) if wait != Wait::No => {
+                        self.start(py, |caller| recv_later(channel, form, wait, caller))
+                    }
+                    Err(TryRecvError::Empty) => Err(errors::timed_out("recv")),
+                    Err(TryRecvError::Closed) => {
+                        received(py, form, Err(RecvError::Closed)).map(Went::Returns)
+                    }
+                }
+            }
+            State::Yield => {
+                begin(py)?;
+                self.replace(State::Yielded);
+                Ok(Went::Yields(py.None()))
+            }
+            State::Yielded => Ok(Went::ReturnsNone),
+            State::Start(start) => self.start(py, start),
+            State::Waiting(underway) => self.go_on(py, underway),
+            State::Done => Err(PyRuntimeError::new_err(
+                "a call like this is awaited once, and by one task: make a new one",
+            )),
+        }
+    }
+
+    fn start(&self, py: Python<'_>, start: impl FnOnce(Caller) -> Box<dyn Polled>) -> PyResult<Went> {
+        let (caller, asyncio) = caller(py)?;
+        if caller.is_waiting() {
+            return Err(PyRuntimeError::new_err(
+                "this goroutine waits for something else already: it can await one thing at a time",
+            ));
+        }
+        self.go_on(py, Box::new(Underway { call: start(caller), asyncio, raise: None }))
+    }
+
+    fn go_on(&self, py: Python<'_>, mut underway: Box<Underway>) -> PyResult<Went> {
+        match underway.call.poll(py) {
+            Some(answer) => match underway.raise {
+                Some(error) => Err(PyErr::from_value(error.into_bound(py))),
+                None => answer.map(Went::Returns),
+            },
+            None => self.wait(py, underway),
+        }
+    }
+
+    /// Gives way until the wait is over.
+    fn wait(&self, py: Python<'_>, underway: Box<Underway>) -> PyResult<Went> {
+        let yields = match &underway.asyncio {
+            Some(wait) => wait.future(py)?,
+            None => py.None(),
+        };
+        self.replace(State::Waiting(underway));
+        Ok(Went::Yields(yields))
+    }
+
+    /// `error` is thrown in where the call waits: an asyncio task is cancelled, or a coroutine closed.
+    fn interrupt(&self, py: Python<'_>, error: PyErr) -> PyResult<Went> {
+        let State::Waiting(mut underway) = self.replace(State::Done) else { return Err(error) };
+        match underway.call.cancel(py) {
+            Cancelled::Undone => {}
+            Cancelled::Stands(answer) => {
+                if let Some(wait) = &underway.asyncio
+                    && wait.cancel_again(py, &error)?
+                {
+                    return answer.map(Went::Returns);
+                }
+            }
+            Cancelled::NotYet => {
+                underway.raise = Some(error.into_value(py).into_any());
+                return self.wait(py, underway);
+            }
+        }
+        if let Some(wait) = &underway.asyncio {
+            wait.forget(py)?;
+        }
+        Err(error)
+    }
+}
+
+/// What every call does first: a cancellation that was asked for comes now.
+fn begin(py: Python<'_>) -> PyResult<()> {
+    if goslings::with_current(|task| task.is_some_and(goslings::Task::take_cancel)) {
+        return Err(errors::cancelled(py));
+    }
+    Ok(())
+}
+
+/// Who awaits.
+fn caller(py: Python<'_>) -> PyResult<(Caller, Option<LoopWait>)> {
+    if let Some(running) = host::running_loop(py) {
+        let wait = LoopWait::new(&running)?;
+        return Ok((wait.caller(), Some(wait)));
+    }
+    if let Some(caller) = Caller::current_task() {
+        return Ok((caller, None));
+    }
+    match crate::coroutine::driver(py) {
+        Some(caller) => Ok((caller, None)),
+        None => Err(PyRuntimeError::new_err(
+            "await this in an async goroutine (`go` an async def function) or in an asyncio task",
+        )),
+    }
+}
+
+fn received(py: Python<'_>, form: Form, answer: Result<Value, RecvError>) -> Answer {
+    match (answer, form) {
+        (Ok(value), Form::Value | Form::Next) => Ok(value.into_object(py)),
+        (Ok(value), Form::Pair) => Ok((value.into_object(py), true).into_pyobject(py)?.into_any().unbind()),
+        (Err(RecvError::Closed), Form::Pair) => Ok((py.None(), false).into_pyobject(py)?.into_any().unbind()),
+        (Err(RecvError::Closed), Form::Next) => Err(PyStopAsyncIteration::new_err(())),
+        (Err(error), _) => Err(errors::recv(py, error)),
+    }
+}
+
+fn send_later(channel: Arc<Channel>, value: Value, wait: Wait, caller: Caller) -> Box<dyn Polled> {
+    Box::new(Typed {
+        waiting: polled::send(channel, value, wait, caller),
+        finish: |py: Python<'_>, answer: Result<(), SendError<Value>>| match answer {
+            Ok(()) => Ok(py.None()),
+            Err(error) => Err(errors::send(py, error)),
+        },
+        undo: |answer: Result<(), SendError<Value>>| answer.is_ok().then_some(answer),
+    })
+}
+
+fn recv_later(channel: Arc<Channel>, form: Form, wait: Wait, caller: Caller) -> Box<dyn Polled> {
+    let from = Arc::clone(&channel);
+    Box::new(Typed {
+        waiting: polled::recv(channel, wait, caller),
+        finish: move |py: Python<'_>, answer: Result<Value, RecvError>| received(py, form, answer),
+        undo: move |answer: Result<Value, RecvError>| {
+            if let Ok(value) = answer {
+                from.put_back(value);
+            }
+            None
+        },
+    })
+}
+
+/// For waits that bring nothing: whatever came of them, a cancellation comes instead.
+pub(crate) fn undo_nothing<T>(_answer: T) -> Option<T> {
+    None
+}
+
+#[pymethods]
+impl Awaitable {
+    fn __await__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
+        slf
+    }
+
+    fn __iter__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
+        slf
+    }
+
+    fn __next__(&self, py: Python<'_>) -> Answer {
+        told(self.step(py))
+    }
+
+    /// A step, for those who drive coroutines by hand. `value` must be None.
+    fn send(&self, py: Python<'_>, value: &Bound<'_, PyAny>) -> Answer {
+        let _ = value;
+        self.__next__(py)
+    }
+
+    /// Raises an exception where the call waits; it is withdrawn.
+    #[pyo3(signature = (r#type, value = None, traceback = None))]
+    fn throw(
+        &self,
+        py: Python<'_>,
+        r#type: Bound<'_, PyAny>,
+        value: Option<Bound<'_, PyAny>>,
+        traceback: Option<Bound<'_, PyAny>>,
+    ) -> Answer {
+        let _ = traceback;
+        let error = match value {
+            Some(value) if !value.is_none() && r#type.is_instance_of::<pyo3::types::PyType>() => {
+                if value.is_instance_of::<pyo3::exceptions::PyBaseException>() {
+                    value
+                } else {
+                    r#type.call1((value,))?
+                }
+            }
+            _ if r#type.is_instance_of::<pyo3::types::PyType>() => r#type.call0()?,
+            _ => r#type,
+        };
+        told(self.interrupt(py, PyErr::from_value(error)))
+    }
+
+    /// Withdraws the call.
+    fn close(&self) {
+        drop(self.replace(State::Done));
+    }
+}
+
+/// A step as iterators tell of it.
+fn told(went: PyResult<Went>) -> Answer {
+    match went? {
+        Went::Yields(value) => Ok(value),
+        Went::Returns(value) => Err(PyStopIteration::new_err((value,))),
+        Went::ReturnsNone => Err(PyStopIteration::new_err(())),
+    }
+}
+
+/// aselect(*cases, timeout=None): as `select`, awaited.
+#[pyfunction]
+#[pyo3(signature = (*cases, timeout = None))]
+pub(crate) fn aselect(cases: Bound<'_, PyTuple>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Awaitable> {
+    crate::select::awaitable(cases, timeout)
+}
+
+/// asleep(seconds): as `sleep`, awaited.
+#[pyfunction]
+#[pyo3(signature = (seconds, /))]
+pub(crate) fn asleep(seconds: &Bound<'_, PyAny>) -> PyResult<Awaitable> {
+    let wait = crate::timeout::from_seconds(crate::timeout::seconds(seconds, "seconds")?);
+    if wait == Wait::No {
+        return Ok(Awaitable::gosched());
+    }
+    Ok(Awaitable::call(
+        move |caller| polled::sleep(wait, caller),
+        |py, slept| slept.map(|()| py.None()).map_err(|error| errors::sleep(py, error)),
+        undo_nothing,
+    ))
+}
+
+/// agosched(): as `gosched`, awaited.
+#[pyfunction]
+pub(crate) fn agosched() -> Awaitable {
+    Awaitable::gosched()
+}
