@@ -36,6 +36,9 @@ from goslings._goslings import Timer as Timer
 from goslings._goslings import WaitGroup as WaitGroup
 from goslings._goslings import after as after
 from goslings._goslings import after_func as after_func
+from goslings._goslings import agosched as agosched
+from goslings._goslings import aselect as aselect
+from goslings._goslings import asleep as asleep
 from goslings._goslings import chan as chan
 from goslings._goslings import current as current
 from goslings._goslings import go as go

@@ -9,7 +9,7 @@ __all__ = ["is_async"]
 
 
 def is_async(function: object) -> bool:
-    """Whether calling `function`, which is no plain function, gives a coroutine: a partial, an object with `__call__`."""
+    """Whether calling `function` gives a coroutine. For what is no plain function: a partial, a callable object."""
     while isinstance(function, functools.partial):
         function = function.func
     if inspect.iscoroutinefunction(function):

@@ -84,6 +84,8 @@ class Awaitable[T]:
 
 @final
 class _Port:
+    """The port of one event loop, and the descriptor by which the loop hears of it."""
+
     def __new__(cls) -> Self: ...
     def fileno(self) -> int:
         """The descriptor that is readable when there is something to take."""
@@ -96,7 +98,6 @@ def aselect(*cases: Case, timeout: None = None) -> Awaitable[Selected[Any]]:
 
 @overload
 def aselect(*cases: Case, timeout: float | None) -> Awaitable[Selected[Any] | None]: ...
-
 def asleep(seconds: float, /) -> Awaitable[None]:
     """asleep(seconds): as `sleep`, awaited."""
 
@@ -125,12 +126,12 @@ class Goroutine[T]:
         """
     def join(self, timeout: float | None = None) -> bool:
         """Waits for the end, however it comes; returns whether it came within `timeout` seconds."""
-    def __await__(self) -> Generator[Any, None, T]:
-        """`await goroutine`: as `result()`, in async goroutines and asyncio tasks. Cancelling the task that awaits does
-        not cancel the goroutine.
-        """
+    def __await__(self) -> Generator[Any, None, T]: ...
     def aresult(self, timeout: float | None = None) -> Awaitable[T]:
-        """aresult(timeout=None): as `result`, awaited."""
+        """aresult(timeout=None): as `result`, awaited. `await goroutine` is the same without a timeout.
+
+        For async goroutines and asyncio tasks. Cancelling the task that awaits does not cancel the goroutine.
+        """
     def aexception(self, timeout: float | None = None) -> Awaitable[BaseException | None]:
         """aexception(timeout=None): as `exception`, awaited."""
     def ajoin(self, timeout: float | None = None) -> Awaitable[bool]:
@@ -166,9 +167,7 @@ class Goroutine[T]:
     def __reduce__(self) -> NoReturn: ...
 
 @overload
-def go[**P, T](
-    fn: Callable[P, Coroutine[Any, Any, T]], /, *args: P.args, **kwargs: P.kwargs
-) -> Goroutine[T]: ...
+def go[**P, T](fn: Callable[P, Coroutine[Any, Any, T]], /, *args: P.args, **kwargs: P.kwargs) -> Goroutine[T]: ...
 @overload
 def go[**P, T](fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Goroutine[T]:
     """go(fn, /, *args, **kwargs): starts `fn(*args, **kwargs)` concurrently and returns its handle at once.

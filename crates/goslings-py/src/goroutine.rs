@@ -678,13 +678,13 @@ impl Goroutine {
         self.wait(py, timeout)
     }
 
-    /// `await goroutine`: as `result()`, in async goroutines and asyncio tasks. Cancelling the task that awaits
-    /// does not cancel the goroutine.
     fn __await__(slf: Bound<'_, Self>) -> Awaitable {
         Goroutine::aresult(slf, None).expect("without a timeout nothing can be wrong with it")
     }
 
-    /// aresult(timeout=None): as `result`, awaited.
+    /// aresult(timeout=None): as `result`, awaited. `await goroutine` is the same without a timeout.
+    ///
+    /// For async goroutines and asyncio tasks. Cancelling the task that awaits does not cancel the goroutine.
     #[pyo3(signature = (timeout = None))]
     fn aresult(slf: Bound<'_, Self>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Awaitable> {
         Goroutine::awaiting(slf, timeout, |handle| handle.get().result(handle.py(), None))
