@@ -210,8 +210,8 @@ def test_g20_stacks_are_used_again() -> None:
     before = _goslings._stats()["stacks"]
     for _ in range(30):
         results([go(gosched) for _ in range(200)])
-    # Each worker keeps some, and a worker may have begun meanwhile.
-    assert _goslings._stats()["stacks"] <= before + 128 * stats().workers
+    # Each worker keeps its own, and another one may have begun meanwhile.
+    assert _goslings._stats()["stacks"] <= before + 200 * stats().workers
 
 
 def test_many_goroutines_come_and_go_from_many_threads(two_workers: None) -> None:
