@@ -18,9 +18,11 @@ GIL := $(DEV) --best gil
 LOOM := RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom cargo test -p goslings --release --lib
 LOOM_TESTS ?= loom
 STRESS_SECONDS ?= 60
+SECONDS ?= 60
+SEED ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help dev demo test test-rust test-python model model-quick miri stress lint bench docs interpreters clean
+.PHONY: help dev demo test test-rust test-python model model-quick miri stress fuzz lint bench docs interpreters clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -54,6 +56,9 @@ miri: ## run the runtime crate's tests under Miri
 stress: ## a minute of stress with exact accounting, free-threaded (STRESS_SECONDS)
 	GOSLINGS_STRESS_SECONDS=10 cargo test -p goslings --release --test stress -- --ignored --nocapture --test-threads 1
 	@GOSLINGS_STRESS_SECONDS=$(STRESS_SECONDS) $(FREE_THREADED) --group test -- -X faulthandler -m pytest tests/stress -q $(ARGS)
+
+fuzz: ## random programs, every value accounted for, on each interpreter (SECONDS in all; SEED repeats one)
+	@$(PYTHON) tools/fuzz.py $(if $(strip $(PYTHONS)),--only "$(PYTHONS)") --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
 
 lint: ## formatting, lints and types of the Rust and the Python code
 	@py="$$($(GIL) --group lint | cut -f2)" && test -n "$$py" && set -ex && \

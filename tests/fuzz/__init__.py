@@ -1,0 +1,1 @@
+"""Random programs with exact accounting: `make fuzz`. See __main__.py."""

@@ -1,0 +1,649 @@
+"""Runs a program: makes what its actors share, starts them, brings them to an end, and checks what they say.
+
+A step may wait for ever. When nobody has got on for a moment the machine helps: it takes a value here and brings one
+there. After some of that it ends the program: it closes the channels, sets the events and so on until everybody has
+ended. So every program ends, unless somebody was not woken.
+"""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import random
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import goslings
+from goslings import (
+    AtomicInt,
+    Barrier,
+    Cancelled,
+    Closed,
+    Cond,
+    Event,
+    Goroutine,
+    Group,
+    Mutex,
+    Once,
+    RWMutex,
+    Semaphore,
+    Ticker,
+    Timer,
+    WaitGroup,
+    WouldBlock,
+    after,
+    background,
+    blocking,
+    chan,
+    go,
+    goexit,
+    gomaxprocs,
+    gosched,
+    num_goroutine,
+    parmap,
+    recv,
+    select,
+    send,
+    sleep,
+)
+from goslings._errors import GoExit
+
+from fuzz.ledger import Ledger, Token, check
+from fuzz.program import GOROUTINE, MAIN, THREAD, Actor, Program, Step
+
+PATIENCE = 2
+"""Nobody has got on for so many looks: nobody will."""
+LOOK_SECONDS = 0.0005
+HELPS = 12
+"""So often the machine helps."""
+RUN_SECONDS = 0.5
+"""After so long a program is ended in any case."""
+END_SECONDS = 60.0
+"""How long everybody may take to end then. Far more than it needs."""
+
+
+class Failure(Exception):
+    """Something that must not happen."""
+
+
+class Machine:
+    """One run of one program."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.channels = [chan[Token](capacity) for capacity in program.capacities]
+        self.closed = [False] * len(self.channels)  # set by whoever has closed it
+        self.ledgers = [Ledger(actor.number) for actor in program.actors]
+        self.handles: list[Goroutine[None] | Thread | None] = [None] * len(program.actors)
+        self.steps = [0] * len(program.actors)
+        self.ending = False
+        self.problems: list[str] = []
+        self.mutexes = [Mutex() for _ in range(3)]
+        self.cells = [0] * 3
+        self.inside: list[object] = [None] * 3
+        self.rwmutexes = [RWMutex() for _ in range(3)]
+        self.pairs = [[0, 0] for _ in range(3)]
+        self.semaphores = [Semaphore(n) for n in program.semaphores]
+        self.taken = [AtomicInt() for _ in program.semaphores]
+        self.cond = Cond(Mutex())
+        self.goods = 0
+        self.event = Event()
+        self.barriers = [Barrier(n) for n in program.barriers]
+        self.onces = [Once() for _ in range(3)]
+        self.once_calls = [0] * 3
+        self.total = AtomicInt()
+        self.cancels = 0
+
+    # The run
+
+    def run(self) -> Counter[str]:
+        """Runs the program to its end and returns what happened how often. Raises Failure."""
+        before = num_goroutine()
+        procs, interval = gomaxprocs(self.program.procs), sys.getswitchinterval()
+        sys.setswitchinterval(self.program.switch_interval)
+        hook, goslings.excepthook = goslings.excepthook, self.unread
+        try:
+            self.act(0)
+            self.settle()
+            self.end()
+            self.check()
+            self.wait_for(lambda: num_goroutine() <= before, "goroutines are left")
+        finally:
+            goslings.excepthook = hook
+            sys.setswitchinterval(interval)
+            gomaxprocs(procs)
+        if self.problems:
+            raise Failure("\n".join(self.problems[:20]))
+        return self.counts()
+
+    def unread(self, args: Any) -> None:
+        self.problems.append(f"unread: {args.exc_value!r}")
+
+    def settle(self) -> None:
+        last, unchanged, helps, until = -1, 0, 0, time.monotonic() + RUN_SECONDS
+        rnd = random.Random(self.program.seed)
+        while not self.all_over() and helps < HELPS and time.monotonic() < until:
+            time.sleep(LOOK_SECONDS)
+            now = sum(ledger.operations for ledger in self.ledgers[1:])
+            unchanged = unchanged + 1 if now == last else 0
+            last = now
+            if unchanged == PATIENCE:
+                unchanged, helps = 0, helps + 1
+                self.help(rnd)
+
+    def help(self, rnd: random.Random) -> None:
+        main, ledger = self.program.actors[0], self.ledgers[0]
+        for number in range(len(self.channels)):
+            for _ in range(rnd.randrange(20)):
+                self.take(main, ledger, (rnd.choice(("try_send", "try_recv")), number))
+        self.take(main, ledger, ("produce", rnd.random() < 0.5))
+        self.take(main, ledger, (rnd.choice(("set_event", "clear_event")),))
+        self.take(main, ledger, ("abort", rnd.randrange(2)))
+
+    def end(self) -> None:
+        self.ending = True
+        for number, ch in enumerate(self.channels):
+            with suppress(Closed):
+                ch.close()
+            self.closed[number] = True
+
+        def over() -> bool:
+            self.event.set()
+            self.cond.notify_all()
+            for barrier in self.barriers:
+                barrier.abort()
+            return self.all_over()
+
+        self.wait_for(over, "somebody does not end")
+
+    def wait_for(self, condition: Callable[[], bool], complaint: str) -> None:
+        deadline, pause = time.monotonic() + END_SECONDS, 0.0
+        while not condition():
+            if time.monotonic() > deadline:
+                raise Failure("\n".join([complaint, *self.problems]))
+            time.sleep(pause)
+            pause = min(0.01, pause + 0.0001)
+
+    def all_over(self) -> bool:
+        return all(handle is None or handle.done() for handle in self.handles)
+
+    def check(self) -> None:
+        drained = []
+        for ch in self.channels:
+            values = []
+            with suppress(Closed):
+                while True:
+                    values.append(ch.try_recv().number)
+            drained.append(values)
+        for handle in self.handles:
+            if isinstance(handle, Goroutine) and not handle.cancelled():
+                error = handle.exception(0)
+                if error is not None:
+                    self.problems.append(f"a goroutine failed: {error!r}")
+        self.problems += check(self.ledgers, drained, self.program.capacities)
+        counts = self.counts()
+        self.expect("mutex", sum(self.cells), counts["mutex"])
+        for a, b in self.pairs:
+            self.expect("RWMutex", a, b)
+        self.expect("RWMutex writers", sum(a for a, _ in self.pairs), counts["write"])
+        self.expect("semaphores", [taken.load() for taken in self.taken], [0] * len(self.taken))
+        self.expect("goods", self.goods, counts["produced"] - counts["consumed"])
+        self.expect("total", self.total.load(), counts["add"])
+        for once in self.once_calls:
+            self.expect("once", once <= 1, True)
+        for semaphore, most in zip(self.semaphores, self.program.semaphores, strict=True):
+            self.expect("permits", semaphore.try_acquire(most), True)
+        for mutex in self.mutexes:
+            self.expect("mutex unlocked", mutex.try_lock(), True)
+        for rwmutex in self.rwmutexes:
+            self.expect("RWMutex unlocked", rwmutex.try_lock(), True)
+
+    def expect(self, what: str, found: object, wanted: object) -> None:
+        if found != wanted:
+            self.problems.append(f"{what}: {found} instead of {wanted}")
+
+    def counts(self) -> Counter[str]:
+        total: Counter[str] = Counter()
+        for ledger in self.ledgers:
+            total += ledger.events
+        total["operations"] = sum(ledger.operations for ledger in self.ledgers)
+        total["values"] = sum(len(ledger.sent) for ledger in self.ledgers)
+        total["actors"] = sum(handle is not None for handle in self.handles)
+        return total
+
+    # Actors
+
+    def act(self, number: int) -> None:
+        """What an actor does."""
+        actor, ledger = self.program.actors[number], self.ledgers[number]
+        try:
+            for step in actor.steps:
+                if self.ending:
+                    break
+                self.take(actor, ledger, step)
+                self.steps[number] += 1
+        except Cancelled:
+            ledger.events["ended by cancellation"] += 1
+            raise
+        except GoExit:
+            raise
+        except BaseException as error:
+            self.problems.append(f"actor {number}, step {self.steps[number]} ({actor.kind}): {error!r}")
+
+    def take(self, actor: Actor, ledger: Ledger, step: Step) -> None:
+        name, *args = step
+        ledger.operations += 1
+        try:
+            getattr(self, name)(actor, ledger, *args)
+        except Cancelled:
+            ledger.events["cancelled"] += 1
+            if actor.kind in (MAIN, THREAD):
+                raise Failure("Cancelled outside a goroutine") from None
+            if actor.stops:
+                raise
+
+    def body(self, actor: Actor, ledger: Ledger, steps: list[Step]) -> None:
+        for step in steps:
+            self.take(actor, ledger, step)
+
+    def start(self, number: int) -> None:
+        actor = self.program.actors[number]
+        if actor.kind == THREAD:
+            self.handles[number] = Thread(self.act, number)
+        else:
+            self.handles[number] = go(self.act, number)
+
+    @contextmanager
+    def timed(self, ledger: Ledger, limit: float | None) -> Iterator[None]:
+        """Around something that may time out: but not before its time."""
+        before = time.monotonic()
+        try:
+            yield
+        except TimeoutError:
+            ledger.events["timed out"] += 1
+            if limit is None or time.monotonic() - before < limit:
+                raise Failure(f"a limit of {limit} s was over after {time.monotonic() - before} s") from None
+
+    # Steps: channels
+
+    def sending(self, ledger: Ledger, number: int, operation: Callable[[Token], object]) -> None:
+        token, was_closed = ledger.token(), self.closed[number]
+        value, sent = token.number, False
+        try:
+            sent = operation(token) is not False
+        except Closed:
+            ledger.events["closed"] += 1
+            if not self.channels[number].closed:
+                raise Failure(f"channel {number} is not closed") from None
+        finally:
+            if sent:
+                ledger.sent.append((number, value))
+            else:
+                ledger.kept.append(value)
+        if sent and was_closed:
+            raise Failure(f"sent on channel {number} after it was closed")
+
+    def receiving(self, ledger: Ledger, number: int, operation: Callable[[], Token | None]) -> None:
+        was_closed = self.closed[number]
+        try:
+            token = operation()
+        except Closed:
+            token = None
+            ledger.events["closed"] += 1
+            if not self.channels[number].closed:
+                raise Failure(f"channel {number} is not closed") from None
+        except (WouldBlock, TimeoutError):
+            if was_closed:
+                raise Failure(f"channel {number} was closed, and a receive found nothing to say") from None
+            raise
+        if token is not None:
+            ledger.received.append((number, token.number))
+
+    def send(self, actor: Actor, ledger: Ledger, number: int, limit: float | None) -> None:
+        with self.timed(ledger, limit):
+            self.sending(ledger, number, lambda token: self.channels[number].send(token, limit))
+
+    def burst(self, actor: Actor, ledger: Ledger, number: int, times: int, limit: float | None) -> None:
+        for _ in range(times):
+            if self.ending:
+                return
+            ledger.operations += 1
+            self.send(actor, ledger, number, limit)
+
+    def try_send(self, actor: Actor, ledger: Ledger, number: int) -> None:
+        self.sending(ledger, number, self.channels[number].try_send)
+
+    def recv(self, actor: Actor, ledger: Ledger, number: int, limit: float | None) -> None:
+        with self.timed(ledger, limit):
+            self.receiving(ledger, number, lambda: self.channels[number].recv(limit))
+
+    def gulp(self, actor: Actor, ledger: Ledger, number: int, times: int, limit: float | None) -> None:
+        for _ in range(times):
+            if self.ending:
+                return
+            ledger.operations += 1
+            self.recv(actor, ledger, number, limit)
+
+    def recv_ok(self, actor: Actor, ledger: Ledger, number: int, limit: float | None) -> None:
+        def operation() -> Token | None:
+            token, ok = self.channels[number].recv_ok(limit)
+            if not ok and (token is not None or not self.channels[number].closed):
+                raise Failure(f"channel {number} gave {token} and said it was closed")
+            return token
+
+        with self.timed(ledger, limit):
+            self.receiving(ledger, number, operation)
+
+    def try_recv(self, actor: Actor, ledger: Ledger, number: int) -> None:
+        with suppress(WouldBlock):
+            self.receiving(ledger, number, self.channels[number].try_recv)
+
+    def iterate(self, actor: Actor, ledger: Ledger, number: int, times: int) -> None:
+        for token in itertools.islice(self.channels[number], times):
+            ledger.received.append((number, token.number))
+            ledger.operations += 1
+
+    def close(self, actor: Actor, ledger: Ledger, number: int) -> None:
+        try:
+            self.channels[number].close()
+        except Closed:
+            return
+        self.closed[number] = True
+        ledger.events["close"] += 1
+
+    def length(self, actor: Actor, ledger: Ledger, number: int) -> None:
+        if not 0 <= len(self.channels[number]) <= self.program.capacities[number]:
+            raise Failure(f"channel {number} holds {len(self.channels[number])}")
+
+    def select(self, actor: Actor, ledger: Ledger, cases: list[Step], limit: float | None, times: int) -> None:
+        for _ in range(times):
+            if self.ending:
+                return
+            ledger.operations += 1
+            self.choose(ledger, cases, limit)
+
+    def context(self, actor: Actor, ledger: Ledger, seconds: float, cases: list[Step]) -> None:
+        with background().with_timeout(seconds) as context:
+            self.choose(ledger, [*cases, ("done", context)], None)
+
+    def choose(self, ledger: Ledger, cases: list[Step], limit: float | None) -> None:
+        """One select."""
+        made: list[Any] = []
+        values: dict[int, int] = {}
+        was_closed = [case[0] == "send" and case[1] is not None and self.closed[case[1]] for case in cases]
+        for index, (kind, what) in enumerate(cases):
+            if kind == "after":
+                made.append(recv(after(what)))
+            elif kind == "done":
+                made.append(recv(what.done))
+            elif kind == "recv":
+                made.append(recv(None if what is None else self.channels[what]))
+            else:
+                token = ledger.token()
+                values[index] = token.number
+                made.append(send(None if what is None else self.channels[what], token))
+                del token
+        picked, before = None, time.monotonic()
+        try:
+            picked = select(*made, timeout=limit)
+        except Closed:
+            ledger.events["closed"] += 1
+            if not any(kind == "send" and what is not None and self.channels[what].closed for kind, what in cases):
+                raise Failure("a select says Closed, and no channel is") from None
+        else:
+            if picked is None:
+                ledger.events["timed out"] += 1
+                if limit is None or time.monotonic() - before < limit:
+                    raise Failure(f"a select with a limit of {limit} s ended without a case")
+        finally:
+            if picked is not None and picked.index in values:
+                ledger.sent.append((cases[picked.index][1], values.pop(picked.index)))
+            ledger.kept.extend(values.values())
+        if picked is None:
+            return
+        kind, what = cases[picked.index]
+        if kind == "recv" and picked.ok:
+            ledger.received.append((what, picked.value.number))
+        elif kind == "recv" and not self.channels[what].closed:
+            raise Failure(f"a select says that channel {what} is closed")
+        elif kind == "send" and was_closed[picked.index]:
+            raise Failure(f"a select has sent on channel {what} after it was closed")
+        elif kind == "done" and what.err() is None:
+            raise Failure("a context is done and has no error")
+
+    # Steps: synchronisation
+
+    def mutex(self, actor: Actor, ledger: Ledger, number: int, limit: float | None, steps: list[Step]) -> None:
+        with self.timed(ledger, limit):
+            mutex = self.mutexes[number]
+            mutex.lock(limit)
+            try:
+                if self.inside[number] is not None:
+                    raise Failure(f"two hold mutex {number}")
+                self.inside[number], value = actor, self.cells[number]
+                try:
+                    self.body(actor, ledger, steps)
+                finally:
+                    self.inside[number], self.cells[number] = None, value + 1
+                    ledger.events["mutex"] += 1
+            finally:
+                mutex.unlock()
+
+    def read(self, actor: Actor, ledger: Ledger, number: int, limit: float | None, steps: list[Step]) -> None:
+        with self.timed(ledger, limit):
+            rwmutex, pair = self.rwmutexes[number], self.pairs[number]
+            rwmutex.rlock(limit)
+            try:
+                before = list(pair)
+                self.body(actor, ledger, steps)
+                if pair != before or pair[0] != pair[1]:
+                    raise Failure(f"somebody wrote while RWMutex {number} was held for reading")
+            finally:
+                rwmutex.runlock()
+
+    def write(self, actor: Actor, ledger: Ledger, number: int, limit: float | None, steps: list[Step]) -> None:
+        with self.timed(ledger, limit):
+            rwmutex, pair = self.rwmutexes[number], self.pairs[number]
+            rwmutex.lock(limit)
+            try:
+                value = pair[0]
+                pair[0] = value + 1
+                try:
+                    self.body(actor, ledger, steps)
+                finally:
+                    if pair != [value + 1, value]:
+                        raise Failure(f"two write under RWMutex {number}")
+                    pair[1] = value + 1
+                    ledger.events["write"] += 1
+            finally:
+                rwmutex.unlock()
+
+    def acquire(
+        self, actor: Actor, ledger: Ledger, number: int, permits: int, limit: float | None, steps: list[Step]
+    ) -> None:
+        with self.timed(ledger, limit):
+            self.semaphores[number].acquire(permits, limit)
+            try:
+                if self.taken[number].add(permits) > self.program.semaphores[number]:
+                    raise Failure(f"more is taken of semaphore {number} than there is")
+                self.body(actor, ledger, steps)
+            finally:
+                self.taken[number].add(-permits)
+                self.semaphores[number].release(permits)
+
+    def produce(self, actor: Actor, ledger: Ledger, for_all: bool) -> None:
+        with self.cond:
+            self.goods += 1
+            ledger.events["produced"] += 1
+            self.cond.notify_all() if for_all else self.cond.notify()
+
+    def consume(self, actor: Actor, ledger: Ledger, limit: float | None) -> None:
+        with self.cond:
+            while self.goods == 0 and not self.ending:
+                if not self.cond.wait(limit):
+                    return
+            if self.goods > 0:
+                self.goods -= 1
+                ledger.events["consumed"] += 1
+
+    def set_event(self, actor: Actor, ledger: Ledger) -> None:
+        self.event.set()
+
+    def clear_event(self, actor: Actor, ledger: Ledger) -> None:
+        self.event.clear()
+
+    def wait_event(self, actor: Actor, ledger: Ledger, limit: float | None) -> None:
+        if not self.event.wait(limit) and limit is None:
+            raise Failure("an event that nobody waits for was not set")
+
+    def meet(self, actor: Actor, ledger: Ledger, number: int, limit: float | None) -> None:
+        try:
+            with self.timed(ledger, limit):
+                if not 0 <= self.barriers[number].wait(limit) < self.program.barriers[number]:
+                    raise Failure("a barrier counts wrong")
+        except threading.BrokenBarrierError:
+            if not self.ending:
+                self.barriers[number].reset()
+
+    def abort(self, actor: Actor, ledger: Ledger, number: int) -> None:
+        self.barriers[number].abort()
+
+    def once(self, actor: Actor, ledger: Ledger, number: int) -> None:
+        def call() -> None:
+            self.once_calls[number] += 1
+
+        self.onces[number].do(call)
+        if self.once_calls[number] != 1:
+            raise Failure("Once returned before its function had run")
+
+    def add(self, actor: Actor, ledger: Ledger) -> None:
+        self.total.add(1)
+        ledger.events["add"] += 1
+
+    def shared(self, actor: Actor, ledger: Ledger, number: int) -> None:
+        # Objects of the runtime that go away while others use them.
+        event = Event()
+        g = go(event.wait)
+        if number == 0:
+            g.cancel()
+        event.set()
+        del event, g
+
+    # Steps: time and the runtime
+
+    def gosched(self, actor: Actor, ledger: Ledger) -> None:
+        gosched()
+
+    def sleep(self, actor: Actor, ledger: Ledger, seconds: float) -> None:
+        before = time.monotonic()
+        sleep(seconds)
+        if time.monotonic() - before < seconds:
+            raise Failure("a sleep was too short")
+
+    def os_sleep(self, actor: Actor, ledger: Ledger, seconds: float) -> None:
+        time.sleep(seconds)
+
+    def in_thread(self, actor: Actor, ledger: Ledger, seconds: float) -> None:
+        if actor.kind == GOROUTINE and blocking(threading.get_ident) == threading.get_ident():
+            raise Failure("a blocking call has run on a worker")
+        blocking(time.sleep, seconds)
+
+    def spin(self, actor: Actor, ledger: Ledger, times: int) -> None:
+        for _ in range(times):
+            pass
+
+    def ticks(self, actor: Actor, ledger: Ledger, times: int, seconds: float) -> None:
+        with Ticker(seconds) as ticker:
+            for _ in itertools.islice(ticker, times):
+                pass
+
+    def timer(self, actor: Actor, ledger: Ledger, seconds: float, stop: bool) -> None:
+        timer = Timer(seconds)
+        if stop and timer.stop():
+            if timer.c.try_recv(None) is not None:
+                raise Failure("a timer that was stopped has rung")
+        elif not stop:
+            timer.c.recv()
+
+    def gomaxprocs(self, actor: Actor, ledger: Ledger, procs: int) -> None:
+        gomaxprocs(procs)
+
+    def collect(self, actor: Actor, ledger: Ledger) -> None:
+        gc.collect()
+
+    def goexit(self, actor: Actor, ledger: Ledger) -> None:
+        if actor.kind not in (MAIN, THREAD):
+            goexit()
+
+    # Steps: families
+
+    def spawn(self, actor: Actor, ledger: Ledger, *numbers: int) -> None:
+        for number in numbers:
+            self.start(number)
+
+    def join(self, actor: Actor, ledger: Ledger, number: int, limit: float | None) -> None:
+        handle = self.handles[number] if actor.number < number < len(self.handles) else None
+        if handle is not None and not handle.join(limit) and limit is None:
+            raise Failure("a join without a limit ended too early")
+
+    def cancel(self, actor: Actor, ledger: Ledger, number: int) -> None:
+        handle = self.handles[number] if number < len(self.handles) else None
+        if isinstance(handle, Goroutine) and handle.cancel(number):
+            ledger.events["cancel"] += 1
+
+    def group(self, actor: Actor, ledger: Ledger, numbers: list[int], limit: int | None, cancel: bool) -> None:
+        try:
+            with Group(limit) as group:
+                for number in numbers:
+                    self.handles[number] = group.go(self.act, number)
+                if cancel:
+                    group.cancel()
+        finally:
+            if not all(handle is None or handle.done() for handle in map(self.handles.__getitem__, numbers)):
+                raise Failure("a Group has ended before its goroutines")
+
+    def wait_group(self, actor: Actor, ledger: Ledger, numbers: list[int], limit: float | None) -> None:
+        group = WaitGroup()
+        for number in numbers:
+            self.handles[number] = group.go(self.act, number)
+        if group.wait(limit):
+            if not all(handle is None or handle.done() for handle in map(self.handles.__getitem__, numbers)):
+                raise Failure("a WaitGroup is done before its goroutines")
+        elif limit is None:
+            raise Failure("a WaitGroup's wait without a limit ended too early")
+
+    def parmap(self, actor: Actor, ledger: Ledger, items: int, limit: int, ordered: bool) -> None:
+        def work(n: int) -> int:
+            gosched()
+            return n
+
+        got = list(parmap(work, range(items), limit=limit, ordered=ordered))
+        if sorted(got) != list(range(items)) or (ordered and got != sorted(got)):
+            raise Failure(f"parmap gave {got}")
+
+
+class Thread:
+    """A plain thread, with the handle that goroutines have."""
+
+    def __init__(self, fn: Callable[[int], object], number: int) -> None:
+        self._ended = Event()
+
+        def run() -> None:
+            try:
+                fn(number)
+            finally:
+                self._ended.set()
+
+        self._thread = threading.Thread(target=run, name=f"actor {number}")
+        self._thread.start()
+
+    def done(self) -> bool:
+        return not self._thread.is_alive()
+
+    def join(self, timeout: float | None) -> bool:
+        return self._ended.wait(timeout)
