@@ -32,6 +32,7 @@ __all__ = [
     "_failure",
     "_held",
     "_kernel",
+    "_may_block",
     "_now",
     "_outside_event",
     "_prepare",
@@ -771,6 +772,11 @@ def _prepare[T](
 
 def _start(goroutine: Goroutine[Any]) -> bool:
     """Starts a goroutine made by `_prepare`; False if it has been started or cancelled already."""
+
+def _may_block(twin: str) -> None:
+    """Raises RuntimeError, naming `twin` as what to use, in an async goroutine or asyncio task: for what may
+    block.
+    """
 
 def _failure(goroutine: Goroutine[Any]) -> BaseException | None:
     """What an ended goroutine raised, or None; does not count as reading it."""

@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Any, NoReturn, Self, SupportsIndex
 
 from goslings._context import Context, background
-from goslings._goslings import Goroutine, Semaphore, WaitGroup, _failure, _prepare, _start
+from goslings._goslings import Goroutine, Semaphore, WaitGroup, _failure, _may_block, _prepare, _start
 
 __all__ = ["Group"]
 
@@ -32,7 +32,7 @@ class Group:
     and is among the failures; KeyboardInterrupt and others that are no Exception go on alone instead, and what else
     failed is left to `goslings.excepthook`. A failure does not interrupt the block: see `context`.
 
-    Raises ValueError for a limit below 1.
+    In an async goroutine and in an asyncio task it is `async with`. Raises ValueError for a limit below 1.
     """
 
     __slots__ = (
@@ -127,10 +127,18 @@ class Group:
             self._leave(goroutine, self._places)
             self._fill(self._places)
 
-    def __enter__(self) -> Self:
+    def _begin(self) -> None:
         if self._open is not None:
             raise RuntimeError("a Group is for one `with` block: make another one")
         self._open = True
+
+    def __enter__(self) -> Self:
+        _may_block("async with Group()")
+        self._begin()
+        return self
+
+    async def __aenter__(self) -> Self:
+        self._begin()
         return self
 
     def __exit__(
@@ -140,12 +148,32 @@ class Group:
         while self._open:
             try:
                 self._count.wait()
-                self._open = False
-                # Who was counted before this sees that it is open or is seen here, and waited for.
-                self._count.add(0)
-                self._open = self._count.count > 0
+                self._close()
             except BaseException as error:
                 alone = self._note(error, alone)
+        self._raise(value, alone)
+
+    async def __aexit__(
+        self, _type: type[BaseException] | None, value: BaseException | None, _tb: TracebackType | None
+    ) -> None:
+        alone = self._note(value, None)
+        while self._open:
+            try:
+                await self._count.await_()
+                self._close()
+            except BaseException as error:
+                alone = self._note(error, alone)
+        self._raise(value, alone)
+
+    def _close(self) -> None:
+        """Nobody is left: takes nobody any more, unless somebody was quicker."""
+        self._open = False
+        # Who was counted before this is seen here; who is counted after it sees that the group is closed.
+        self._count.add(0)
+        self._open = self._count.count > 0
+
+    def _raise(self, value: BaseException | None, alone: BaseException | None) -> None:
+        """Raises what there is to raise, but for the block's own exception, which goes on by itself."""
         self._context.cancel()
         failures, self._failures = self._failures, []
         if alone is not None:

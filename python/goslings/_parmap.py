@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any, NoReturn, Self, SupportsIndex
 
 from goslings._errors import Cancelled, Closed, GoExit
-from goslings._goslings import Goroutine, RecvChan, Semaphore, WaitGroup, chan, go, gomaxprocs
+from goslings._goslings import Goroutine, RecvChan, Semaphore, WaitGroup, _may_block, chan, go, gomaxprocs
 
 __all__ = ["ParMap", "parmap"]
 
@@ -152,54 +152,74 @@ class ParMap[T]:
 
     def __next__(self) -> T:
         """The next result. Blocks until there is one."""
-        flow = self._flow
-        flow.start()
-        goroutine = self._next()
-        if goroutine is not None:
-            flow.take(goroutine)
-            try:
-                value = goroutine.result()
-            except BaseException as error:
-                if flow.stopped:
-                    raise StopIteration from None
-                self.close()
-                if isinstance(error, StopIteration):
-                    raise RuntimeError("the function called by parmap raised StopIteration") from error
-                raise
-            if self._bar is not None:
-                self._bar.update()
-            return value
-        self._close_bar()
-        if flow.stopped:
-            raise StopIteration
-        try:
-            failure = flow.errors.pop()
-        except IndexError:
-            raise StopIteration from None
-        try:
-            raise failure
-        finally:
-            del failure  # else its traceback refers to this frame, and this frame to it
-
-    def _next(self) -> Goroutine[T] | None:
-        """The goroutine that is next, when it has ended; None if there is none any more."""
-        if self._flow.stopped:
-            return None
-        try:
-            goroutine = self._waited_for.pop()
-        except IndexError:
-            try:
-                goroutine = self._flow.ready.recv()
-            except Closed:
-                return None
-            if self._flow.stopped:
-                return None
+        _may_block("async for result in parmap(...)")
+        goroutine = self._begin()
+        if goroutine is None:
+            goroutine, _ = self._flow.ready.recv_ok()
+        if goroutine is None or self._flow.stopped:
+            self._end(StopIteration)
         try:
             goroutine.join()
         except BaseException:
             self._waited_for.append(goroutine)
             raise
-        return goroutine
+        return self._take(goroutine, StopIteration)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> T:
+        """As `next`, awaited."""
+        goroutine = self._begin()
+        if goroutine is None:
+            goroutine, _ = await self._flow.ready.arecv_ok()
+        if goroutine is None or self._flow.stopped:
+            self._end(StopAsyncIteration)
+        try:
+            await goroutine.ajoin()
+        except BaseException:
+            self._waited_for.append(goroutine)
+            raise
+        return self._take(goroutine, StopAsyncIteration)
+
+    def _begin(self) -> Goroutine[T] | None:
+        """Starts the pulling; returns the goroutine that is next, if it is known."""
+        self._flow.start()
+        try:
+            return self._waited_for.pop()
+        except IndexError:
+            return None
+
+    def _take(self, goroutine: Goroutine[T], stop: type[Exception]) -> T:
+        """The result of a goroutine that has ended."""
+        flow = self._flow
+        flow.take(goroutine)
+        try:
+            value = goroutine.result(0)
+        except BaseException as error:
+            if flow.stopped:
+                raise stop from None
+            self.close()
+            if isinstance(error, StopIteration | StopAsyncIteration):
+                raise RuntimeError(f"the function called by parmap raised {type(error).__name__}") from error
+            raise
+        if self._bar is not None:
+            self._bar.update()
+        return value
+
+    def _end(self, stop: type[Exception]) -> NoReturn:
+        """There is no result any more."""
+        self._close_bar()
+        if self._flow.stopped:
+            raise stop
+        try:
+            failure = self._flow.errors.pop()
+        except IndexError:
+            raise stop from None
+        try:
+            raise failure
+        finally:
+            del failure  # else its traceback refers to this frame, and this frame to it
 
     def close(self) -> None:
         """Cancels what has not been taken, and pulls no more; there are no further results. Never blocks."""

@@ -1,6 +1,7 @@
-//! What `Group` (python/goslings/_group.py) needs of goroutines: to be made first and started later.
+//! What `Group` and others that are written in Python need of goroutines: to be made first and started later.
 
 use crate::goroutine::{self, Goroutine};
+use crate::host;
 use crate::waitgroup::WaitGroup;
 use pyo3::exceptions::PyBaseException;
 use pyo3::prelude::*;
@@ -33,4 +34,11 @@ pub(crate) fn start(py: Python<'_>, goroutine: &Bound<'_, Goroutine>) -> bool {
 #[pyo3(name = "_failure")]
 pub(crate) fn failure(py: Python<'_>, goroutine: &Bound<'_, Goroutine>) -> Option<Py<PyBaseException>> {
     goroutine.get().failure(py)
+}
+
+/// Raises RuntimeError, naming `twin` as what to use, in an async goroutine or asyncio task: for what may block.
+#[pyfunction]
+#[pyo3(name = "_may_block")]
+pub(crate) fn may_block(py: Python<'_>, twin: &str) -> PyResult<()> {
+    host::may_block(py, twin)
 }

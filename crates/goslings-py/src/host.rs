@@ -504,8 +504,9 @@ fn refuse_in_coroutine(py: Python<'_>, stackless: bool, twin: &str) -> PyResult<
             return Ok(());
         }
     }
+    let wait = if twin.starts_with("async ") { "" } else { "await " };
     Err(PyRuntimeError::new_err(format!(
-        "this call blocks, and so would hold up every other coroutine here: use `await {twin}`"
+        "this call blocks, and so would hold up every other coroutine here: use `{wait}{twin}`"
     )))
 }
 

@@ -53,7 +53,7 @@ mod module {
         start_default, stats,
     };
     #[pymodule_export]
-    use crate::group::{failure, prepare, start};
+    use crate::group::{failure, may_block, prepare, start};
     #[pymodule_export]
     use crate::host::{after_fork_child, after_fork_parent, before_fork, kernel, stop};
     #[pymodule_export]
