@@ -52,7 +52,6 @@ impl Slices {
 pub(crate) enum Woken {
     /// By a waker, or for no reason.
     Called,
-    #[cfg_attr(loom, expect(dead_code, reason = "models have no signals"))]
     Signal,
     Time,
 }

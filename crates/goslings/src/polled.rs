@@ -10,6 +10,8 @@
 //! * A caller waits for one thing at a time.
 
 mod calls;
+#[cfg(all(test, loom))]
+mod loom;
 #[cfg(all(test, not(any(loom, miri))))]
 mod tests;
 

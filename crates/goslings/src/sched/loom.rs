@@ -133,6 +133,7 @@ fn shared() -> &'static Shared {
         stealer: deque.stealer(),
         counts: super::worker::Counts::default(),
         watch: super::monitor::Watch::new(),
+        handed: std::sync::atomic::AtomicPtr::default(),
     }))
 }
 

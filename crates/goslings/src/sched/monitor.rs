@@ -14,7 +14,7 @@
 
 use super::Runtime;
 use super::idle::Bed;
-use super::worker::Shared;
+use super::worker::{Fresh, Shared};
 use crate::clock::{self, Deadline, now};
 use crate::futex;
 use crate::host::host;
@@ -408,6 +408,11 @@ impl Rounds {
         // Ordering: Relaxed. Hints.
         let waits_here = watch.waiting.load(Ordering::Relaxed) || !shared.inbox.is_empty();
         if long {
+            if let Some(handed) = shared.take_handed() {
+                // It needs no stack that is kept here: let it run elsewhere.
+                runtime.injector.push(Fresh(handed));
+                runtime.work_for_anybody();
+            }
             // Ordering: Relaxed. As above.
             watch.held_since.store(look.since, Ordering::Relaxed);
             // Ordering: Relaxed. Written by this thread only.

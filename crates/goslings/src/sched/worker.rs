@@ -18,7 +18,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::ptr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
 /// How many hand-offs in a row may jump the queue before the others get their turn.
 const STREAK: u32 = 64;
@@ -50,6 +50,23 @@ pub(crate) struct Shared {
     pub(crate) stealer: Stealer<Fresh>,
     pub(crate) counts: Counts,
     pub(crate) watch: Watch,
+    /// The goroutine without a stack that was woken last by the one that runs here: next in turn, unless somebody
+    /// takes it elsewhere because that one does not let go.
+    pub(super) handed: AtomicPtr<Task>,
+}
+
+impl Shared {
+    /// Takes out whoever is next in turn here and may run anywhere.
+    #[inline]
+    pub(super) fn take_handed(&self) -> Option<*mut Task> {
+        // Ordering: Relaxed. A hint that saves the swap; the worker itself has written it, or looks again.
+        if self.handed.load(Ordering::Relaxed).is_null() {
+            return None;
+        }
+        // Ordering: Acquire pairs with the Release in `make_next`: all that was done to the task is seen.
+        let task = self.handed.swap(ptr::null_mut(), Ordering::Acquire);
+        (!task.is_null()).then_some(task)
+    }
 }
 
 /// Written by one thread, read by anybody.
@@ -135,6 +152,7 @@ impl Worker {
             stealer: fresh.stealer(),
             counts: Counts::default(),
             watch: Watch::new(),
+            handed: AtomicPtr::new(ptr::null_mut()),
         }));
         Worker {
             runtime,
@@ -220,7 +238,13 @@ impl Worker {
     #[inline]
     pub(crate) fn make_next(&self, task: *mut Task) {
         self.shared.watch.note_waiting(true);
-        let displaced = self.next.replace(task);
+        // SAFETY: the reference of the queue it comes from is ours.
+        let displaced = if unsafe { (*task).is_stackless() } {
+            // Ordering: AcqRel. Release pairs with the Acquire in `take_handed`; Acquire: see there.
+            self.shared.handed.swap(task, Ordering::AcqRel)
+        } else {
+            self.next.replace(task)
+        };
         if !displaced.is_null() {
             self.push_ready(displaced);
         }
@@ -255,6 +279,13 @@ impl Worker {
             }
             self.push_ready(next);
         }
+        if let Some(handed) = self.shared.take_handed() {
+            if self.streak.get() < STREAK {
+                self.streak.set(self.streak.get() + 1);
+                return Some(handed);
+            }
+            self.push_ready(handed);
+        }
         self.streak.set(0);
         let mut ready = self.ready.borrow_mut();
         if !self.shared.inbox.is_empty() {
@@ -268,8 +299,15 @@ impl Worker {
             return Some(task);
         }
         self.runtime.timers.run_due();
+        // Timers may have made somebody ready.
         let next = self.next.replace(ptr::null_mut());
-        if next.is_null() { self.ready.borrow_mut().pop_front() } else { Some(next) }
+        if !next.is_null() {
+            return Some(next);
+        }
+        self.shared
+            .take_handed()
+            .or_else(|| self.ready.borrow_mut().pop_front())
+            .or_else(|| self.find_fresh())
     }
 
     fn find_fresh(&self) -> Option<*mut Task> {
@@ -391,12 +429,15 @@ impl Worker {
         }
         running.set_home(self.shared);
         self.current.set(task);
+        self.shared.watch.note_running(running.id());
+        self.shared.watch.note_waiting(!self.ready.borrow().is_empty());
         // SAFETY: the queue's reference is ours.
         let went = unsafe { running.step() };
         if self.generation != super::generation() {
             host().forked_goroutine_ended();
         }
         self.current.set(ptr::null());
+        self.shared.watch.note_running(0);
         self.shared.counts.switches.add_one();
         match went {
             Step::Done => self.finish(task),
