@@ -837,19 +837,21 @@ class _Bubble:
     def end(self) -> None:
         """From now on its goroutines only end. Cancel them afterwards."""
     def close(self) -> None:
-        """It is not needed any more."""
-    def members(self) -> list[tuple[int, str | None, str, str, str, int]]:
-        """Those that have not ended: number, name, state, what they began to do last, file, line."""
+        """It is not needed any more: what it knows is forgotten."""
+    def members(self) -> list[tuple[int, str, str, str, int]]:
+        """Those that have not ended: number, state, what they began to do last, file, line."""
     def trace(self) -> list[tuple[int, str, str | int, str, int]]:
         """What happened: who (-1: nobody of it), what, a text or number about it, file, line. Empties it."""
-    def handles(self) -> list[Goroutine[Any]]:
-        """The handles of all its goroutines, in the order of starting. Forgets them."""
+    def goroutines(self) -> list[tuple[int, Goroutine[Any], str | None]]:
+        """All its goroutines: number, handle, name of the function."""
+    def unread(self) -> list[tuple[int, BaseException]]:
+        """The failures that nobody has read, each with the number of its goroutine. Counts as reading them."""
 
 def _bubble() -> _Bubble | None:
     """The bubble that this code runs in."""
 
 def _step(label: str) -> None:
-    """A step of an explored run that is no operation of goslings; `label` is one of a few."""
+    """A step of an explored run that is no operation of goslings; there are few different labels."""
 
 def _outside_event() -> Event:
     """An event that something outside any bubble will set: who waits for it does not wait for good."""

@@ -14,8 +14,8 @@ use std::sync::{Arc, PoisonError};
 
 /// What is remembered of a bubble's goroutines; nothing is called, and nothing dropped, under its lock.
 struct Book {
-    /// All of them, so that none is lost sight of.
-    handles: Vec<Py<Goroutine>>,
+    /// All of them, so that none is lost sight of, each with the name of its function.
+    handles: Vec<(Py<Goroutine>, Option<Py<PyAny>>)>,
     /// Places in the program: a code object and an offset in it.
     places: Vec<(Py<PyAny>, i32)>,
     /// Their numbers, by address: `places` keeps what is there.
@@ -75,11 +75,16 @@ fn place(py: Python<'_>, bubble: &Bubble) -> Option<u32> {
     Some(number)
 }
 
-/// A goroutine of `bubble` was made.
-pub(crate) fn keep(py: Python<'_>, bubble: &Bubble, handle: &Py<Goroutine>) {
-    let handle = handle.clone_ref(py);
+/// What a function is called.
+pub(crate) fn name_of(function: &Bound<'_, PyAny>) -> Option<Py<PyAny>> {
+    function.getattr("__name__").ok().map(Bound::unbind)
+}
+
+/// A goroutine of `bubble` was made, which runs the function with this name.
+pub(crate) fn keep(py: Python<'_>, bubble: &Bubble, handle: &Py<Goroutine>, name: Option<Py<PyAny>>) {
+    let kept = (handle.clone_ref(py), name);
     if let Some(mut book) = book(bubble) {
-        book.handles.push(handle);
+        book.handles.push(kept);
     }
 }
 
@@ -195,23 +200,23 @@ impl PyBubble {
         self.bubble.end();
     }
 
-    /// It is not needed any more.
+    /// It is not needed any more: what it knows is forgotten.
     fn close(&self) {
         self.bubble.close();
+        let forgotten = book(&self.bubble).map(|mut book| {
+            book.numbers.clear();
+            (std::mem::take(&mut book.handles), std::mem::take(&mut book.places))
+        });
+        drop(forgotten);
     }
 
-    /// Those that have not ended: number, name, state, what they began to do last, file, line.
+    /// Those that have not ended: number, state, what they began to do last, file, line.
     fn members<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         let list = PyList::empty(py);
-        let handles: Vec<Py<Goroutine>> = book(&self.bubble)
-            .map(|book| book.handles.iter().map(|handle| handle.clone_ref(py)).collect())
-            .unwrap_or_default();
         for member in self.bubble.members() {
-            let handle = handles.iter().find(|handle| handle.get().is_of(&member.task));
-            let name = handle.map(|handle| handle.get().label(py));
             let state = if member.task.has_started() { member.task.reason().text() } else { "not started" };
             let (file, line) = show(py, &self.bubble, member.place)?;
-            list.append((member.number, name, state, member.label, file, line))?;
+            list.append((member.number, state, member.label, file, line))?;
         }
         Ok(list)
     }
@@ -227,6 +232,7 @@ impl PyBubble {
                     let (file, line) = show(py, &self.bubble, place)?;
                     list.append((who, "does", label, file, line))?;
                 }
+                What::GoesOn => list.append((who, "goes on", "", nowhere().0, 0))?,
                 What::Waits(reason) => list.append((who, "waits", reason.text(), nowhere().0, 0))?,
                 What::Wakes(other) => list.append((who, "wakes", number(other), nowhere().0, 0))?,
                 What::Starts(other) => list.append((who, "starts", number(other), nowhere().0, 0))?,
@@ -237,10 +243,33 @@ impl PyBubble {
         Ok(list)
     }
 
-    /// The handles of all its goroutines, in the order of starting. Forgets them.
-    fn handles<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
-        let handles = book(&self.bubble).map(|mut book| std::mem::take(&mut book.handles));
-        PyList::new(py, handles.unwrap_or_default())
+    /// All its goroutines: number, handle, name of the function.
+    fn goroutines<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        let list = PyList::empty(py);
+        for (handle, name) in self.handles(py) {
+            let number = handle.get().bubble_number();
+            list.append((number, handle, name))?;
+        }
+        Ok(list)
+    }
+
+    /// The failures that nobody has read, each with the number of its goroutine. Counts as reading them.
+    fn unread<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        let list = PyList::empty(py);
+        for (handle, _) in self.handles(py) {
+            if let Some(error) = handle.get().take_unread(py) {
+                list.append((handle.get().bubble_number(), error))?;
+            }
+        }
+        Ok(list)
+    }
+}
+
+impl PyBubble {
+    fn handles(&self, py: Python<'_>) -> Vec<(Py<Goroutine>, Option<Py<PyAny>>)> {
+        let Some(book) = book(&self.bubble) else { return Vec::new() };
+        let copy = |name: &Option<Py<PyAny>>| name.as_ref().map(|name| name.clone_ref(py));
+        book.handles.iter().map(|(handle, name)| (handle.clone_ref(py), copy(name))).collect()
     }
 }
 
@@ -251,15 +280,22 @@ pub(crate) fn current() -> Option<PyBubble> {
     bubble::current().map(|bubble| PyBubble { bubble })
 }
 
-/// A step of an explored run that is no operation of goslings; `label` is one of a few.
+/// A step of an explored run that is no operation of goslings; there are few different labels.
 #[pyfunction]
 #[pyo3(name = "_step")]
 pub(crate) fn step(py: Python<'_>, label: &str) -> PyResult<()> {
-    let label = match label {
-        "line" => "line",
-        "instruction" => "instruction",
-        "Map.load" => "Map.load",
-        _ => return Err(PyValueError::new_err("no such step")),
-    };
-    operation(py, label, On::Anything)
+    if bubble::any() { begin(py, lasting(label), On::Anything) } else { Ok(()) }
+}
+
+/// The same text, for ever.
+fn lasting(text: &str) -> &'static str {
+    #[expect(clippy::disallowed_types, reason = "a leaf lock, held for a look-up")]
+    static KNOWN: std::sync::Mutex<Vec<&'static str>> = std::sync::Mutex::new(Vec::new());
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(found) = known.iter().find(|&&found| found == text) {
+        return found;
+    }
+    let kept: &'static str = Box::leak(text.into());
+    known.push(kept);
+    kept
 }

@@ -193,7 +193,7 @@ pub(crate) fn launch_in(
 
 fn spawn(py: Python<'_>, bubble: Option<&Arc<Bubble>>, handle: &Py<Goroutine>, id: u64) -> PyResult<()> {
     if let Some(bubble) = bubble {
-        bubble::keep(py, bubble, handle);
+        bubble::keep(py, bubble, handle, handle.get().function_name(py));
     }
     let (job, data) = host::job(handle.clone_ref(py), handle.get().stackless);
     let spawned = goslings::spawn_in(bubble, id, job, data, |task| {
@@ -241,13 +241,14 @@ pub(crate) fn start_prepared(py: Python<'_>, handle: &Bound<'_, Goroutine>) -> b
 
 /// Makes a handle for the goroutine that this code runs in, which has none, and runs `function` in it.
 pub(crate) fn run_here(py: Python<'_>, function: Py<PyAny>) -> PyResult<()> {
+    let name = goslings::bubble::any().then(|| bubble::name_of(function.bind(py))).flatten();
     let start =
         Start { function, args: PyTuple::empty(py).unbind(), kwargs: None, context: None, stackless: false };
     let handle = Bound::new(py, Goroutine::new(start, None, None))?;
     if let Some(task) = goslings::current() {
         host::adopt(&task, &handle);
         if let Some(bubble) = goslings::bubble::current() {
-            bubble::keep(py, &bubble, &handle.clone().unbind());
+            bubble::keep(py, &bubble, &handle.clone().unbind(), name);
         }
         let _ = handle.get().task.set(task);
     }
@@ -436,9 +437,22 @@ impl Goroutine {
         finished
     }
 
-    /// Whether it is the handle of `task`.
-    pub(crate) fn is_of(&self, task: &Arc<Task>) -> bool {
-        self.task.get().is_some_and(|own| Arc::ptr_eq(own, task))
+    /// What its function is called, as long as it has not begun.
+    fn function_name(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        let function = self.lock().start.as_ref().map(|start| start.function.clone_ref(py));
+        bubble::name_of(function?.bind(py))
+    }
+
+    /// Its number in its bubble.
+    pub(crate) fn bubble_number(&self) -> Option<u32> {
+        self.task.get()?.bubble_number()
+    }
+
+    /// How it failed, if nobody has read that yet; now somebody has.
+    pub(crate) fn take_unread(&self, py: Python<'_>) -> Option<Py<PyBaseException>> {
+        let Some(End::Raised(error, _)) = self.end.get() else { return None };
+        // Ordering: Relaxed. As in `report_unread`.
+        (!self.read.swap(true, Ordering::Relaxed)).then(|| error.clone_ref(py))
     }
 
     /// The number of its bubble; 0: none.

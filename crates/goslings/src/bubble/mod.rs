@@ -548,6 +548,8 @@ impl Bubble {
             *next = Some(other);
             drop(state);
             crate::sched::make_way(task);
+            let mut state = self.state.lock();
+            self.note(&mut state, member.number, What::GoesOn);
         }
         Ok(())
     }
@@ -621,6 +623,11 @@ impl Bubble {
 }
 
 impl Membership {
+    /// Its number in the bubble.
+    pub(crate) fn number(&self) -> u32 {
+        self.number
+    }
+
     /// A worker has found it in one of its own queues.
     pub(crate) fn arrives(&self, task: *mut Task, worker: &Worker) {
         self.bubble.arrive(task, self.number, worker);

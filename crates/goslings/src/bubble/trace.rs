@@ -19,6 +19,8 @@ pub const OUTSIDE: u32 = u32::MAX;
 pub enum What {
     /// Began an operation. The place is a number of the host's.
     Operation(&'static str, u32),
+    /// Goes on with the operation before which it has made way for another.
+    GoesOn,
     /// Parked.
     Waits(WaitReason),
     /// Woke this member.

@@ -243,6 +243,12 @@ impl Task {
         self.membership().map_or(0, |member| member.bubble.id())
     }
 
+    /// Its number in that bubble, counted from 0 in the order of starting.
+    #[must_use]
+    pub fn bubble_number(&self) -> Option<u32> {
+        self.membership().map(Membership::number)
+    }
+
     #[inline]
     pub(crate) fn waiter(&self) -> &Waiter {
         &self.waiter
