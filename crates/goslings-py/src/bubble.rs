@@ -201,12 +201,16 @@ impl PyBubble {
     }
 
     /// It is not needed any more: what it knows is forgotten.
-    fn close(&self) {
+    fn close(&self, py: Python<'_>) {
         self.bubble.close();
         let forgotten = book(&self.bubble).map(|mut book| {
             book.numbers.clear();
             (std::mem::take(&mut book.handles), std::mem::take(&mut book.places))
         });
+        for (handle, _) in forgotten.iter().flat_map(|(handles, _)| handles) {
+            // As at the end of a goroutine: not left to the destructor, which may come late on free-threaded builds.
+            crate::goroutine::forget(handle.bind(py));
+        }
         drop(forgotten);
     }
 

@@ -600,6 +600,13 @@ impl Drop for Goroutine {
     }
 }
 
+/// A reference to `handle` is about to go away: if it is the last, nobody will read how the goroutine failed.
+pub(crate) fn forget(handle: &Bound<'_, Goroutine>) {
+    if host::is_only_reference(handle) {
+        handle.get().report_unread(handle.py());
+    }
+}
+
 /// The collector is about to break up a cycle that `handle` is part of: its exception is still whole.
 pub(crate) fn finalize(handle: &Bound<'_, Goroutine>) {
     handle.get().report_unread(handle.py());

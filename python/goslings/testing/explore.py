@@ -224,8 +224,8 @@ def _judge(bubble: _Bubble, root: Goroutine[Any], leaks: bool) -> _Outcome:
         number, outcome.cause = unread[0]
         if number == 0 and type(outcome.cause).__name__ in ("Skipped", "Exit"):
             raise outcome.cause  # pytest's: not for us to judge
-        text = f"{type(outcome.cause).__name__}: {outcome.cause}".rstrip(": ")
-        outcome.reason = f"{text} in {names(bubble).get(number, number)}"
+        text = str(outcome.cause).partition("\n")[0]
+        outcome.reason = f"{type(outcome.cause).__name__} in {names(bubble).get(number, number)}: {text}".rstrip(": ")
         if len(unread) > 1:
             others = ", ".join(f"{type(error).__name__} in {names(bubble).get(n, n)}" for n, error in unread[1:])
             outcome.note = f"besides: {others}"

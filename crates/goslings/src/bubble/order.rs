@@ -13,7 +13,7 @@ use std::cmp::Reverse;
 /// How a bubble chooses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
-    /// First ready, first run; nobody is interrupted.
+    /// First ready, first run; nobody is interrupted, unless it goes on without end.
     Fifo,
     /// Anybody, at every step.
     Random,
@@ -107,14 +107,18 @@ impl Chooser {
         running: u32,
         ready: impl ExactSizeIterator<Item = u32>,
     ) -> Option<usize> {
+        self.streak += 1;
         match self.order {
-            Order::Fifo => None,
+            Order::Fifo => {
+                let other = (self.streak > FAIR && ready.len() > 0).then_some(0);
+                self.streak = if other.is_some() { 0 } else { self.streak };
+                other
+            }
             Order::Random => {
                 let place = self.source.below(ready.len() as u64 + 1) as usize;
                 (place < ready.len()).then_some(place)
             }
             Order::Pct { .. } => {
-                self.streak += 1;
                 if self.changes.binary_search(&step).is_ok() || self.streak > FAIR {
                     self.demote(running);
                 }

@@ -9,7 +9,7 @@ use super::Runtime;
 use super::idle::Bed;
 use super::monitor::Watch;
 use super::runq::Inbox;
-use crate::bubble::{self, Bubble};
+use crate::bubble::Bubble;
 use crate::clock::{self, now};
 use crate::host::host;
 use crate::task::{Fiber, Step, Switch, Task};
@@ -196,8 +196,9 @@ impl Worker {
             if self.runtime.is_stopping() {
                 self.stop();
             }
-            if bubble::any() {
-                self.bubble_turn();
+            let bubble = self.bubbles.borrow_mut().pop_front();
+            if let Some(bubble) = bubble {
+                self.bubble_turn(bubble);
             }
             match self.find() {
                 Some(task) => {
@@ -215,11 +216,9 @@ impl Worker {
         self.bubbles.borrow_mut().push_back(bubble);
     }
 
-    /// Runs one member of one bubble, if there is any; then others get their turn.
+    /// Runs one member of `bubble`, if one can run; then others get their turn.
     #[cold]
-    fn bubble_turn(&self) {
-        let bubble = self.bubbles.borrow_mut().pop_front();
-        let Some(bubble) = bubble else { return };
+    fn bubble_turn(&self, bubble: Arc<Bubble>) {
         if let Some(task) = bubble.next() {
             self.found();
             self.run_task(task);
