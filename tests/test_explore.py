@@ -441,7 +441,7 @@ def test_a_failure_that_is_read_is_no_failure() -> None:
     def unread_one() -> None:
         go(lambda: 1 // 0).join()
 
-    assert failure(unread_one).reason == "ZeroDivisionError in g1 <lambda>: division by zero"
+    assert failure(unread_one).reason.startswith("ZeroDivisionError in g1 <lambda>: ")
     assert isinstance(failure(unread_one).__cause__, ZeroDivisionError)
 
 
@@ -462,7 +462,6 @@ def test_timers_may_fire_early_if_asked() -> None:
     def program() -> None:
         numbers = chan[int](1)
         go(numbers.send, 1)
-        gosched()
         assert select(recv(numbers), timeout=1000) is not None
 
     explore(program, schedules=300, seed=1)
@@ -659,7 +658,7 @@ def test_an_import_is_no_step() -> None:
 
 
 def test_a_hang_in_foreign_code_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("goslings.testing.explore._STALL_SECONDS", 1.0)
+    monkeypatch.setattr("goslings.testing._explore._STALL_SECONDS", 1.0)
     lock = threading.Lock()
     lock.acquire()
     with pytest.raises(RuntimeError, match="has not taken a step"):

@@ -15,16 +15,16 @@
 ScheduleFailure
 """
 
-from goslings.testing.explore import Exploration as Exploration
-from goslings.testing.explore import explore as explore
-from goslings.testing.explore import replay as replay
-from goslings.testing.trace import ScheduleFailure as ScheduleFailure
-from goslings.testing.trace import TraceStep as TraceStep
-from goslings.testing.virtual import Clock as Clock
-from goslings.testing.virtual import now as now
-from goslings.testing.virtual import sleep as sleep
-from goslings.testing.virtual import virtual_time as virtual_time
-from goslings.testing.virtual import wait as wait
+from goslings.testing._explore import Exploration as Exploration
+from goslings.testing._explore import explore as explore
+from goslings.testing._explore import replay as replay
+from goslings.testing._trace import ScheduleFailure as ScheduleFailure
+from goslings.testing._trace import TraceStep as TraceStep
+from goslings.testing._virtual import Clock as Clock
+from goslings.testing._virtual import now as now
+from goslings.testing._virtual import sleep as sleep
+from goslings.testing._virtual import virtual_time as virtual_time
+from goslings.testing._virtual import wait as wait
 
 __all__ = [
     "Clock",

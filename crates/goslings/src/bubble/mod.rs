@@ -541,6 +541,10 @@ impl Bubble {
                 state = self.state.lock();
             }
         }
+        if task.is_stackless() {
+            // It has no stack to be left on: others go on where it awaits.
+            return Ok(());
+        }
         let steps = state.steps;
         let State { chooser, ready, next, .. } = &mut *state;
         let other = chooser.interrupt(steps, member.number, ready.iter().map(|ready| ready.0));
@@ -661,6 +665,15 @@ impl Membership {
             }
             _ => false,
         }
+    }
+
+    /// It parks, and was woken before it had left its worker.
+    pub(crate) fn woken_before(&self, task: *mut Task) {
+        let mut state = self.bubble.state.lock();
+        state.active += 1;
+        // Ordering: Relaxed. Its own.
+        state.stubborn -= usize::from(!self.durable.load(Ordering::Relaxed));
+        state.ready.push_back((self.number, task));
     }
 
     /// It lets all others go first.

@@ -283,7 +283,13 @@ pub(crate) unsafe fn ready_stackless(task: NonNull<Task>) {
     if !unsafe { task.as_ref() }.wake() {
         return;
     }
-    match worker::current() {
+    let worker = worker::current();
+    // SAFETY: it had left its worker, and is ours until it is queued.
+    let member = unsafe { task.as_ref() }.membership();
+    if member.is_some_and(|member| member.wakes(task, worker)) {
+        return;
+    }
+    match worker {
         Some(worker) => worker.make_next(task.as_ptr()),
         None => {
             let runtime = runtime();

@@ -440,13 +440,21 @@ impl Worker {
         self.shared.counts.switches.add_one();
         match went {
             Step::Done => self.finish(task),
-            Step::Waiting if !running.waiter().is_waiting() => self.push_ready(task),
-            // If it leaves, whoever wakes it has its reference now; it may even run elsewhere.
-            Step::Waiting => {
-                if !running.leave() {
-                    self.make_next(task);
+            Step::Waiting if !running.waiter().is_waiting() => match running.membership() {
+                None => self.push_ready(task),
+                Some(member) => member.yielded(task),
+            },
+            Step::Waiting => match running.membership() {
+                // If it leaves, whoever wakes it has its reference now; it may even run elsewhere.
+                None if running.leave() => {}
+                None => self.make_next(task),
+                Some(member) => {
+                    member.parks(running.reason());
+                    if !running.leave() {
+                        member.woken_before(task);
+                    }
                 }
-            }
+            },
         }
     }
 

@@ -109,3 +109,7 @@ def read(raw: Iterable[tuple[int, str, str | int, str, int]], names: dict[int, s
             case "time":
                 add(who, f"{int(detail) / 1e9:g} s")
     return steps
+
+
+for _public in (TraceStep, ScheduleFailure):
+    _public.__module__ = "goslings.testing"  # as users know them

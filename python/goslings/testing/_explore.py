@@ -21,8 +21,8 @@ from goslings._errors import Deadlock
 from goslings._goslings import Goroutine, _Bubble, _bubble, _step
 from goslings._runtime import setting
 from goslings.testing._bubbles import FOLDER, blocked, clear_away, names, patched_time
-from goslings.testing.preempt import Preempt, preempting
-from goslings.testing.trace import ScheduleFailure, TraceStep, read
+from goslings.testing._preempt import Preempt, preempting
+from goslings.testing._trace import ScheduleFailure, TraceStep, read
 
 __all__ = ["Exploration", "explore", "replay"]
 
