@@ -351,7 +351,7 @@ def test_g06_g07_it_is_not_told_while_something_may_happen(name: str) -> None:
 
         async def later():
             await asyncio.sleep(SOON)
-            ch.send(1)
+            await ch.asend(1)
 
         {QUIET[name]}
         print(ch.recv())

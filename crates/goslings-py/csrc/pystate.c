@@ -33,6 +33,7 @@
 #include "internal/pycore_gc.h"       /* before pycore_tstate.h on 3.13t */
 #include "internal/pycore_tstate.h"
 #include "internal/pycore_frame.h"
+#include "internal/pycore_genobject.h"
 #include "internal/pycore_runtime.h"
 #include "internal/pycore_pystate.h"     /* _Py_THREAD_DETACHED */
 #if PY_VERSION_HEX >= 0x030E0000
@@ -495,6 +496,88 @@ gs_frames(const gs_area *area, PyObject **codes, int *offsets, Py_ssize_t room)
             offsets[count] = PyUnstable_InterpreterFrame_GetLasti(frame);
         }
         count++;
+    }
+    return count;
+}
+
+/* What the suspended generator or coroutine `of` waits for, if that is one, too: borrowed, or NULL. */
+static PyGenObject *
+awaited_by(PyGenObject *of)
+{
+    PyObject *awaited = _PyGen_yf(of);
+    if (awaited == NULL) {
+        return NULL;
+    }
+    Py_DECREF(awaited); /* `of` holds it, too, and stands still */
+    if (Py_IS_TYPE(awaited, &_PyAsyncGenASend_Type)) {
+        awaited = ((PyObject **)awaited)[sizeof(PyObject) / sizeof(PyObject *)]; /* its first field: the generator */
+    }
+    int known = PyCoro_CheckExact(awaited) || PyGen_CheckExact(awaited) || PyAsyncGen_CheckExact(awaited);
+    return known ? (PyGenObject *)awaited : NULL;
+}
+
+static struct _PyInterpreterFrame *
+generator_frame(PyGenObject *generator)
+{
+    return (struct _PyInterpreterFrame *)(void *)&generator->gi_iframe;
+}
+
+/* The frames from `frame` to `last`, as gs_frames; 0 if `last` is not among them. */
+static Py_ssize_t
+frames_until(struct _PyInterpreterFrame *frame, struct _PyInterpreterFrame *last, PyObject **codes, int *offsets,
+             Py_ssize_t room)
+{
+    Py_ssize_t count = 0;
+    struct _PyInterpreterFrame *one = frame;
+    while (one != NULL && one != last) {
+        one = one->previous;
+    }
+    for (; one != NULL && frame != last->previous; frame = frame->previous) {
+        if (_PyFrame_IsIncomplete(frame)) {
+            continue;
+        }
+        if (count < room) {
+            codes[count] = Py_NewRef((PyObject *)_PyFrame_GetCode(frame));
+            offsets[count] = PyUnstable_InterpreterFrame_GetLasti(frame);
+        }
+        count++;
+    }
+    return count;
+}
+
+/* Whether a coroutine is being run. The world stands still. */
+int
+gs_coroutine_is_running(PyObject *coroutine)
+{
+    return PyCoro_CheckExact(coroutine) && ((PyGenObject *)coroutine)->gi_frame_state == FRAME_EXECUTING;
+}
+
+/* As gs_frames, of a coroutine: with those of the coroutines and generators that it awaits. */
+Py_ssize_t
+gs_coroutine_frames(PyObject *coroutine, PyObject **codes, int *offsets, Py_ssize_t room)
+{
+    if (!PyCoro_CheckExact(coroutine)) {
+        return 0;
+    }
+    PyGenObject *outermost = (PyGenObject *)coroutine;
+    if (outermost->gi_frame_state == FRAME_EXECUTING) {
+        Py_ssize_t count = 0;
+        PyThreadState *ts = PyInterpreterState_ThreadHead(PyInterpreterState_Get());
+        for (; ts != NULL && count == 0; ts = PyThreadState_Next(ts)) {
+            count = frames_until(ts->current_frame, generator_frame(outermost), codes, offsets, room);
+        }
+        return count;
+    }
+    Py_ssize_t count = 0;
+    for (PyGenObject *one = outermost; one != NULL && one->gi_frame_state < FRAME_EXECUTING; one = awaited_by(one)) {
+        count++;
+    }
+    PyGenObject *one = outermost;
+    for (Py_ssize_t i = count - 1; i >= 0; i--, one = awaited_by(one)) {
+        if (i < room) {
+            codes[i] = Py_NewRef((PyObject *)_PyFrame_GetCode(generator_frame(one)));
+            offsets[i] = PyUnstable_InterpreterFrame_GetLasti(generator_frame(one));
+        }
     }
     return count;
 }

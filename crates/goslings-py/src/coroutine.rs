@@ -27,6 +27,11 @@ impl Coroutine {
         self.context.enter(py, || answer(object, host::send_none(object)))
     }
 
+    /// The coroutine itself, borrowed.
+    pub(crate) fn as_ptr(&self) -> *mut pyo3::ffi::PyObject {
+        self.object.as_ptr()
+    }
+
     pub(crate) fn visit(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.object)?;
         self.context.visit(visit)

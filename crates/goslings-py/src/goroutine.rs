@@ -319,6 +319,11 @@ impl Goroutine {
         }
     }
 
+    /// The coroutine of one without a stack that has begun: borrowed.
+    pub(crate) fn coroutine(&self) -> Option<*mut pyo3::ffi::PyObject> {
+        self.coroutine.get().map(Coroutine::as_ptr)
+    }
+
     pub(crate) fn driver(&self) -> &OnceLock<Box<Driver>> {
         &self.driver
     }

@@ -26,6 +26,13 @@ unsafe extern "C" {
         offsets: *mut c_int,
         room: ffi::Py_ssize_t,
     ) -> ffi::Py_ssize_t;
+    fn gs_coroutine_is_running(coroutine: *mut ffi::PyObject) -> c_int;
+    fn gs_coroutine_frames(
+        coroutine: *mut ffi::PyObject,
+        codes: *mut *mut ffi::PyObject,
+        offsets: *mut c_int,
+        room: ffi::Py_ssize_t,
+    ) -> ffi::Py_ssize_t;
 }
 
 /// A frame: its code object and the offset of the instruction.
@@ -79,14 +86,24 @@ unsafe extern "C" fn visit(object: *mut ffi::PyObject, arg: *mut c_void) -> c_in
     // SAFETY: the world stands still during a visit, and the goroutine is alive.
     let seen = unsafe { task.look() };
     // SAFETY: an area that the runtime shows belongs to a goroutine that has begun and not ended.
-    let running = !seen.area.is_null() && unsafe { gs_is_running(seen.area) } != 0;
+    let mut running = !seen.area.is_null() && unsafe { gs_is_running(seen.area) } != 0;
     let waits_on = match seen.standing {
         // SAFETY: it waits, and the world stands still.
         Standing::Waiting => unsafe { describe(seen.reason, seen.object) },
         _ => Vec::new(),
     };
     // SAFETY: as for `running`.
-    let frames = unsafe { frames(search.py, seen.area) };
+    let frames = match handle.get().coroutine() {
+        None => unsafe { frames(search.py, seen.area) },
+        Some(coroutine) => {
+            // SAFETY: the handle keeps it alive, and the world stands still.
+            running = unsafe { gs_coroutine_is_running(coroutine) } != 0;
+            // SAFETY: as above; there is as much room as is said.
+            collect(search.py, |codes, offsets, room| unsafe {
+                gs_coroutine_frames(coroutine, codes, offsets, room)
+            })
+        }
+    };
     search.goroutines.push(Found { handle: handle.to_owned().unbind(), seen, running, waits_on, frames });
     1
 }
@@ -123,13 +140,21 @@ unsafe fn frames(py: Python<'_>, area: *const Area) -> Vec<Place> {
     if area.is_null() {
         return Vec::new();
     }
+    // SAFETY: by the contract; there is as much room as is said.
+    collect(py, |codes, offsets, room| unsafe { gs_frames(area, codes, offsets, room) })
+}
+
+/// The places that `fill` gives, which answers how many there are, and fills only as many as it is told.
+fn collect(
+    py: Python<'_>,
+    fill: impl Fn(*mut *mut ffi::PyObject, *mut c_int, ffi::Py_ssize_t) -> ffi::Py_ssize_t,
+) -> Vec<Place> {
     let mut room = 32;
     loop {
         let mut codes = vec![std::ptr::null_mut(); room];
         let mut offsets = vec![0; room];
         let size = ffi::Py_ssize_t::try_from(room).unwrap_or(ffi::Py_ssize_t::MAX);
-        // SAFETY: by the contract; there is as much room as is said.
-        let count = unsafe { gs_frames(area, codes.as_mut_ptr(), offsets.as_mut_ptr(), size) };
+        let count = fill(codes.as_mut_ptr(), offsets.as_mut_ptr(), size);
         let count = usize::try_from(count).unwrap_or(0);
         let own = codes.into_iter().take(count.min(room)).map(|code| {
             // SAFETY: a new reference to a code object.
