@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fuzz.async_steps import AsyncMachine
 from fuzz.ledger import SHIFT, Ledger, check
 from fuzz.machine import Failure, Machine
-from fuzz.program import GOROUTINE, MAIN, Actor, Program, generate
+from fuzz.program import ASYNC, GOROUTINE, MAIN, TASK, THREAD, Actor, Program, generate
 from goslings import chan, num_goroutine
 from helpers import count, until
 
@@ -45,6 +46,9 @@ def test_a_seed_makes_one_program() -> None:
     # Every kind of step occurs, and the machine knows what to do.
     names = {step[0] for program in programs for actor in program.actors for step in actor.steps}
     assert names <= {name for name in vars(Machine) if not name.startswith("_")} and len(names) > 40
+    twins = {name[1:] for name in vars(AsyncMachine) if name.startswith("a")}
+    assert {"send", "recv", "recv_ok", "select", "mutex", "read", "write", "acquire", "consume", "meet"} <= twins
+    assert {actor.kind for program in programs for actor in program.actors} == {MAIN, GOROUTINE, THREAD, ASYNC, TASK}
     for program in programs:
         starts = [
             number

@@ -20,8 +20,9 @@ from collections import Counter
 
 import goslings
 
+from fuzz.async_steps import AsyncMachine
 from fuzz.ledger import Token
-from fuzz.machine import Failure, Machine
+from fuzz.machine import Failure
 from fuzz.program import generate
 
 STUCK_SECONDS = 90.0
@@ -69,7 +70,7 @@ def run(seed: int, show: bool = False) -> Counter[str]:
     if show:
         print(program, flush=True)
     goslings._goslings._set_slice_ms(program.slice_ms)
-    return Machine(program).run()
+    return AsyncMachine(program).run()
 
 
 def check_nothing_is_left() -> None:

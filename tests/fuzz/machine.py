@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -25,6 +25,7 @@ from goslings import (
     Cancelled,
     Closed,
     Cond,
+    Context,
     Event,
     Goroutine,
     Group,
@@ -54,7 +55,7 @@ from goslings import (
 from goslings._errors import GoExit
 
 from fuzz.ledger import Ledger, Token, check
-from fuzz.program import GOROUTINE, MAIN, THREAD, Actor, Program, Step
+from fuzz.program import ASYNC, GOROUTINE, MAIN, THREAD, Actor, Program, Step
 
 PATIENCE = 2
 """Nobody has got on for so many looks: nobody will."""
@@ -79,7 +80,7 @@ class Machine:
         self.channels = [chan[Token](capacity) for capacity in program.capacities]
         self.closed = [False] * len(self.channels)  # set by whoever has closed it
         self.ledgers = [Ledger(actor.number) for actor in program.actors]
-        self.handles: list[Goroutine[None] | Thread | None] = [None] * len(program.actors)
+        self.handles: list[Any] = [None] * len(program.actors)
         self.steps = [0] * len(program.actors)
         self.ending = False
         self.problems: list[str] = []
@@ -97,6 +98,8 @@ class Machine:
         self.onces = [Once() for _ in range(3)]
         self.once_calls = [0] * 3
         self.total = AtomicInt()
+        self.put_back: set[int] = set()
+        """Channels on whose front a value may have been put back, out of its order: see `goslings.chan.arecv`."""
         self.cancels = 0
 
     # The run
@@ -185,7 +188,7 @@ class Machine:
                 error = handle.exception(0)
                 if error is not None:
                     self.problems.append(f"a goroutine failed: {error!r}")
-        self.problems += check(self.ledgers, drained, self.program.capacities)
+        self.problems += check(self.ledgers, drained, self.program.capacities, self.put_back)
         counts = self.counts()
         self.expect("mutex", sum(self.cells), counts["mutex"])
         for a, b in self.pairs:
@@ -357,7 +360,7 @@ class Machine:
         ledger.events["close"] += 1
 
     def length(self, actor: Actor, ledger: Ledger, number: int) -> None:
-        if not 0 <= len(self.channels[number]) <= self.program.capacities[number]:
+        if not 0 <= len(self.channels[number]) <= self.program.capacities[number] and number not in self.put_back:
             raise Failure(f"channel {number} holds {len(self.channels[number])}")
 
     def select(self, actor: Actor, ledger: Ledger, cases: list[Step], limit: float | None, times: int) -> None:
@@ -368,113 +371,100 @@ class Machine:
             self.choose(ledger, cases, limit)
 
     def context(self, actor: Actor, ledger: Ledger, seconds: float, cases: list[Step]) -> None:
-        with background().with_timeout(seconds) as context:
+        with self.with_context(seconds) as context:
             self.choose(ledger, [*cases, ("done", context)], None)
 
     def choose(self, ledger: Ledger, cases: list[Step], limit: float | None) -> None:
         """One select."""
-        made: list[Any] = []
-        values: dict[int, int] = {}
-        was_closed = [case[0] == "send" and case[1] is not None and self.closed[case[1]] for case in cases]
-        for index, (kind, what) in enumerate(cases):
-            if kind == "after":
-                made.append(recv(after(what)))
-            elif kind == "done":
-                made.append(recv(what.done))
-            elif kind == "recv":
-                made.append(recv(None if what is None else self.channels[what]))
-            else:
-                token = ledger.token()
-                values[index] = token.number
-                made.append(send(None if what is None else self.channels[what], token))
-                del token
-        picked, before = None, time.monotonic()
-        try:
-            picked = select(*made, timeout=limit)
-        except Closed:
-            ledger.events["closed"] += 1
-            if not any(kind == "send" and what is not None and self.channels[what].closed for kind, what in cases):
-                raise Failure("a select says Closed, and no channel is") from None
-        else:
-            if picked is None:
-                ledger.events["timed out"] += 1
-                if limit is None or time.monotonic() - before < limit:
-                    raise Failure(f"a select with a limit of {limit} s ended without a case")
-        finally:
-            if picked is not None and picked.index in values:
-                ledger.sent.append((cases[picked.index][1], values.pop(picked.index)))
-            ledger.kept.extend(values.values())
-        if picked is None:
-            return
-        kind, what = cases[picked.index]
-        if kind == "recv" and picked.ok:
-            ledger.received.append((what, picked.value.number))
-        elif kind == "recv" and not self.channels[what].closed:
-            raise Failure(f"a select says that channel {what} is closed")
-        elif kind == "send" and was_closed[picked.index]:
-            raise Failure(f"a select has sent on channel {what} after it was closed")
-        elif kind == "done" and what.err() is None:
-            raise Failure("a context is done and has no error")
+        choice = self.choice(ledger, cases, limit)
+        with choice:
+            choice.picked = select(*choice.made, timeout=limit)
+        choice.note()
+
+    def choice(self, ledger: Ledger, cases: list[Step], limit: float | None) -> Choice:
+        return Choice(self, ledger, cases, limit)
+
+    def with_context(self, seconds: float) -> Context:
+        return background().with_timeout(seconds)
 
     # Steps: synchronisation
 
     def mutex(self, actor: Actor, ledger: Ledger, number: int, limit: float | None, steps: list[Step]) -> None:
         with self.timed(ledger, limit):
-            mutex = self.mutexes[number]
-            mutex.lock(limit)
+            self.mutexes[number].lock(limit)
+            with self.holding_mutex(actor, ledger, number):
+                self.body(actor, ledger, steps)
+
+    @contextmanager
+    def holding_mutex(self, actor: Actor, ledger: Ledger, number: int) -> Iterator[None]:
+        try:
+            if self.inside[number] is not None:
+                raise Failure(f"two hold mutex {number}")
+            self.inside[number], value = actor, self.cells[number]
             try:
-                if self.inside[number] is not None:
-                    raise Failure(f"two hold mutex {number}")
-                self.inside[number], value = actor, self.cells[number]
-                try:
-                    self.body(actor, ledger, steps)
-                finally:
-                    self.inside[number], self.cells[number] = None, value + 1
-                    ledger.events["mutex"] += 1
+                yield
             finally:
-                mutex.unlock()
+                self.inside[number], self.cells[number] = None, value + 1
+                ledger.events["mutex"] += 1
+        finally:
+            self.mutexes[number].unlock()
 
     def read(self, actor: Actor, ledger: Ledger, number: int, limit: float | None, steps: list[Step]) -> None:
         with self.timed(ledger, limit):
-            rwmutex, pair = self.rwmutexes[number], self.pairs[number]
-            rwmutex.rlock(limit)
-            try:
-                before = list(pair)
+            self.rwmutexes[number].rlock(limit)
+            with self.reading(number):
                 self.body(actor, ledger, steps)
-                if pair != before or pair[0] != pair[1]:
-                    raise Failure(f"somebody wrote while RWMutex {number} was held for reading")
-            finally:
-                rwmutex.runlock()
+
+    @contextmanager
+    def reading(self, number: int) -> Iterator[None]:
+        try:
+            pair = self.pairs[number]
+            before = list(pair)
+            yield
+            if pair != before or pair[0] != pair[1]:
+                raise Failure(f"somebody wrote while RWMutex {number} was held for reading")
+        finally:
+            self.rwmutexes[number].runlock()
 
     def write(self, actor: Actor, ledger: Ledger, number: int, limit: float | None, steps: list[Step]) -> None:
         with self.timed(ledger, limit):
-            rwmutex, pair = self.rwmutexes[number], self.pairs[number]
-            rwmutex.lock(limit)
+            self.rwmutexes[number].lock(limit)
+            with self.writing(ledger, number):
+                self.body(actor, ledger, steps)
+
+    @contextmanager
+    def writing(self, ledger: Ledger, number: int) -> Iterator[None]:
+        try:
+            pair = self.pairs[number]
+            value = pair[0]
+            pair[0] = value + 1
             try:
-                value = pair[0]
-                pair[0] = value + 1
-                try:
-                    self.body(actor, ledger, steps)
-                finally:
-                    if pair != [value + 1, value]:
-                        raise Failure(f"two write under RWMutex {number}")
-                    pair[1] = value + 1
-                    ledger.events["write"] += 1
+                yield
             finally:
-                rwmutex.unlock()
+                if pair != [value + 1, value]:
+                    raise Failure(f"two write under RWMutex {number}")
+                pair[1] = value + 1
+                ledger.events["write"] += 1
+        finally:
+            self.rwmutexes[number].unlock()
 
     def acquire(
         self, actor: Actor, ledger: Ledger, number: int, permits: int, limit: float | None, steps: list[Step]
     ) -> None:
         with self.timed(ledger, limit):
             self.semaphores[number].acquire(permits, limit)
-            try:
-                if self.taken[number].add(permits) > self.program.semaphores[number]:
-                    raise Failure(f"more is taken of semaphore {number} than there is")
+            with self.having(number, permits):
                 self.body(actor, ledger, steps)
-            finally:
-                self.taken[number].add(-permits)
-                self.semaphores[number].release(permits)
+
+    @contextmanager
+    def having(self, number: int, permits: int) -> Iterator[None]:
+        try:
+            if self.taken[number].add(permits) > self.program.semaphores[number]:
+                raise Failure(f"more is taken of semaphore {number} than there is")
+            yield
+        finally:
+            self.taken[number].add(-permits)
+            self.semaphores[number].release(permits)
 
     def produce(self, actor: Actor, ledger: Ledger, for_all: bool) -> None:
         with self.cond:
@@ -577,7 +567,7 @@ class Machine:
         gc.collect()
 
     def goexit(self, actor: Actor, ledger: Ledger) -> None:
-        if actor.kind not in (MAIN, THREAD):
+        if actor.kind in (GOROUTINE, ASYNC):
             goexit()
 
     # Steps: families
@@ -593,27 +583,36 @@ class Machine:
 
     def cancel(self, actor: Actor, ledger: Ledger, number: int) -> None:
         handle = self.handles[number] if number < len(self.handles) else None
-        if isinstance(handle, Goroutine) and handle.cancel(number):
+        if handle is not None and handle.cancel(number):
             ledger.events["cancel"] += 1
+
+    def function(self, number: int) -> Callable[[int], Any]:
+        return self.act
+
+    def all_ended(self, numbers: list[int], complaint: str) -> None:
+        if not all(handle is None or handle.done() for handle in map(self.handles.__getitem__, numbers)):
+            raise Failure(complaint)
 
     def group(self, actor: Actor, ledger: Ledger, numbers: list[int], limit: int | None, cancel: bool) -> None:
         try:
             with Group(limit) as group:
                 for number in numbers:
-                    self.handles[number] = group.go(self.act, number)
+                    self.handles[number] = group.go(self.function(number), number)
                 if cancel:
                     group.cancel()
         finally:
-            if not all(handle is None or handle.done() for handle in map(self.handles.__getitem__, numbers)):
-                raise Failure("a Group has ended before its goroutines")
+            self.all_ended(numbers, "a Group has ended before its goroutines")
 
-    def wait_group(self, actor: Actor, ledger: Ledger, numbers: list[int], limit: float | None) -> None:
+    def start_group(self, numbers: list[int]) -> WaitGroup:
         group = WaitGroup()
         for number in numbers:
-            self.handles[number] = group.go(self.act, number)
+            self.handles[number] = group.go(self.function(number), number)
+        return group
+
+    def wait_group(self, actor: Actor, ledger: Ledger, numbers: list[int], limit: float | None) -> None:
+        group = self.start_group(numbers)
         if group.wait(limit):
-            if not all(handle is None or handle.done() for handle in map(self.handles.__getitem__, numbers)):
-                raise Failure("a WaitGroup is done before its goroutines")
+            self.all_ended(numbers, "a WaitGroup is done before its goroutines")
         elif limit is None:
             raise Failure("a WaitGroup's wait without a limit ended too early")
 
@@ -622,9 +621,72 @@ class Machine:
             gosched()
             return n
 
-        got = list(parmap(work, range(items), limit=limit, ordered=ordered))
+        self.check_mapped(list(self.mapped(work, items, limit, ordered)), items, ordered)
+
+    def mapped(self, work: Callable[[int], Any], items: int, limit: int, ordered: bool) -> Any:
+        return parmap(work, range(items), limit=limit, ordered=ordered)
+
+    def check_mapped(self, got: list[int], items: int, ordered: bool) -> None:
         if sorted(got) != list(range(items)) or (ordered and got != sorted(got)):
             raise Failure(f"parmap gave {got}")
+
+
+class Choice:
+    """One select: what is tried, and what came of it. To be entered around the call."""
+
+    def __init__(self, machine: Machine, ledger: Ledger, cases: list[Step], limit: float | None) -> None:
+        self.machine, self.ledger, self.cases, self.limit = machine, ledger, cases, limit
+        self.made: list[Any] = []
+        self.picked: Any = None
+        self._values: dict[int, int] = {}  # those to send, until they are
+        self._was_closed = [kind == "send" and what is not None and machine.closed[what] for kind, what in cases]
+        for index, (kind, what) in enumerate(cases):
+            if kind == "after":
+                self.made.append(recv(after(what)))
+            elif kind == "done":
+                self.made.append(recv(what.done))
+            elif kind == "recv":
+                self.made.append(recv(None if what is None else machine.channels[what]))
+            else:
+                token = ledger.token()
+                self._values[index] = token.number
+                self.made.append(send(None if what is None else machine.channels[what], token))
+        self._before = time.monotonic()
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> bool:
+        self.made.clear()
+        if self.picked is not None and self.picked.index in self._values:
+            self.ledger.sent.append((self.cases[self.picked.index][1], self._values.pop(self.picked.index)))
+        self.ledger.kept.extend(self._values.values())
+        if kind is None and self.picked is None:
+            self.ledger.events["timed out"] += 1
+            if self.limit is None or time.monotonic() - self._before < self.limit:
+                raise Failure(f"a select with a limit of {self.limit} s ended without a case")
+        if kind is None or not issubclass(kind, Closed):
+            return False
+        self.ledger.events["closed"] += 1
+        channels = self.machine.channels
+        if not any(kind == "send" and what is not None and channels[what].closed for kind, what in self.cases):
+            raise Failure("a select says Closed, and no channel is") from None
+        return True
+
+    def note(self) -> None:
+        """Keeps what was received, and looks whether that can be."""
+        picked = self.picked
+        if picked is None:
+            return
+        kind, what = self.cases[picked.index]
+        if kind == "recv" and picked.ok:
+            self.ledger.received.append((what, picked.value.number))
+        elif kind == "recv" and not self.machine.channels[what].closed:
+            raise Failure(f"a select says that channel {what} is closed")
+        elif kind == "send" and self._was_closed[picked.index]:
+            raise Failure(f"a select has sent on channel {what} after it was closed")
+        elif kind == "done" and what.err() is None:
+            raise Failure("a context is done and has no error")
 
 
 class Thread:
@@ -647,3 +709,9 @@ class Thread:
 
     def join(self, timeout: float | None) -> bool:
         return self._ended.wait(timeout)
+
+    def ajoin(self, timeout: float | None) -> Awaitable[bool]:
+        return self._ended.await_(timeout)
+
+    def cancel(self, _message: object) -> bool:
+        return False

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 Step = tuple[Any, ...]
-MAIN, GOROUTINE, THREAD = "main", "goroutine", "thread"
+MAIN, GOROUTINE, THREAD, ASYNC, TASK = "main", "goroutine", "thread", "async goroutine", "asyncio task"
 
 
 @dataclass
@@ -100,7 +100,7 @@ class _Generator:
         self.actors: list[Actor] = []
         semaphores = [rnd.randint(1, 4) for _ in range(2)]
         self.semaphores = semaphores
-        self.hasty = rnd.random() < 0.3  # whether main goes on at once
+        self.kinds = rnd.choice(((4, 1, 0, 0), (2, 1, 2, 1), (1, 0, 4, 0), (1, 0, 1, 2)))
         main = self.actor(MAIN)
         for _ in range(rnd.randint(1, 6)):
             main.steps.append(("spawn", self.member(length=rnd.randint(3, 60))))
@@ -123,7 +123,7 @@ class _Generator:
 
     def member(self, length: int, kind: str | None = None) -> int:
         """A new actor with so many steps; its number."""
-        kind = kind or (THREAD if self.rnd.random() < 0.2 else GOROUTINE)
+        kind = kind or self.rnd.choices((GOROUTINE, THREAD, ASYNC, TASK), self.kinds)[0]
         actor = self.actor(kind)
         actor.steps += [self.step(actor, depth=0, waits=True) for _ in range(length)]
         return actor.number
@@ -264,10 +264,14 @@ class _Generator:
     def group(self, actor: Actor, depth: int, waits: bool) -> Step:
         if not waits:
             return ([], None, False)
-        return (self.children(GOROUTINE), self.rnd.choice((None, 1, 2)), self.rnd.random() < 0.2)
+        return (
+            self.children(self.rnd.choice((GOROUTINE, ASYNC))),
+            self.rnd.choice((None, 1, 2)),
+            self.rnd.random() < 0.2,
+        )
 
     def wait_group(self, actor: Actor, depth: int, waits: bool) -> Step:
-        return (self.children(GOROUTINE), self.limit(waits))
+        return (self.children(self.rnd.choice((GOROUTINE, ASYNC))), self.limit(waits))
 
     def join(self, actor: Actor, depth: int, waits: bool) -> Step:
         # Only those with a higher number, so that nobody waits for himself, around however many corners.
