@@ -404,7 +404,7 @@ def test_a_forked_child_has_deadlocks_of_its_own() -> None:
         import os, sys
         from goslings import Deadlock, chan, go, sleep
         ch = chan()
-        go(lambda: (sleep(3600), await ch.asend(1)))
+        go(lambda: (sleep(3600), ch.send(1)))
         child = os.fork()
         if child == 0:
             try:
