@@ -95,18 +95,18 @@ class _VirtualTime:
 
     def run[**P, T](self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Returns `fn(*args, **kwargs)`, called as the first goroutine of a new bubble."""
-        return run_in(self.bubble(), functools.partial(fn, *args, **kwargs), patch_time=self._patch_time)
+        return run_in(new_bubble(self._seed), functools.partial(fn, *args, **kwargs), patch_time=self._patch_time)
 
-    def bubble(self) -> _Bubble:
-        """A new bubble."""
-        seed = self._seed
-        if seed is None:
-            seed = setting("GOSLINGS_SEED", 0, 2**64 - 1)
-        if seed is None:
-            seed = random.SystemRandom().getrandbits(64)
-        return _Bubble(
-            explores=False, order="fifo", depth=0, span=0, seed=seed, early=False, steps=2**64 - 1, folder=FOLDER
-        )
+
+def new_bubble(seed: int | None) -> _Bubble:
+    """A bubble of virtual time."""
+    if seed is None:
+        seed = setting("GOSLINGS_SEED", 0, 2**64 - 1)
+    if seed is None:
+        seed = random.SystemRandom().getrandbits(64)
+    return _Bubble(
+        explores=False, order="fifo", depth=0, span=0, seed=seed, early=False, steps=2**64 - 1, folder=FOLDER
+    )
 
 
 def run_in[T](bubble: _Bubble, fn: Callable[[], T], *, patch_time: bool) -> T:
