@@ -515,17 +515,24 @@ def test_every_kind_of_object_takes_part() -> None:
         explore(program, schedules=60, seed=1)
         return seen
 
+    def on[T](make: Callable[[], T], act: Callable[[T], object]) -> Callable[[], Callable[[], object]]:
+        def operation() -> Callable[[], object]:
+            made = make()
+            return lambda: act(made)
+
+        return operation
+
     operations: dict[str, Callable[[], Callable[[], object]]] = {
-        "chan": lambda: lambda ch=chan(2): ch.send(1),
-        "select": lambda: lambda ch=chan(2): select(send(ch, 1)),
-        "Mutex": lambda: lambda mutex=Mutex(): mutex.lock() or mutex.unlock(),
-        "RWMutex": lambda: lambda mutex=RWMutex(): mutex.rlock() or mutex.runlock(),
-        "Semaphore": lambda: lambda semaphore=Semaphore(2): semaphore.acquire(),
-        "Event": lambda: lambda event=Event(): event.set(),
-        "AtomicInt": lambda: lambda number=AtomicInt(): number.add(),
-        "Map": lambda: lambda found=Map(): found.load(1),
-        "Once": lambda: lambda once=Once(): once.do(int),
-        "SingleFlight": lambda: lambda flight=SingleFlight(): flight.do("key", int),
+        "chan": on(lambda: chan[int](2), lambda ch: ch.send(1)),
+        "select": on(lambda: chan[int](2), lambda ch: select(send(ch, 1))),
+        "Mutex": on(Mutex, lambda mutex: mutex.lock() or mutex.unlock()),
+        "RWMutex": on(RWMutex, lambda mutex: mutex.rlock() or mutex.runlock()),
+        "Semaphore": on(lambda: Semaphore(2), lambda semaphore: semaphore.acquire()),
+        "Event": on(Event, lambda event: event.set()),
+        "AtomicInt": on(AtomicInt, lambda number: number.add()),
+        "Map": on(Map[int, int], lambda found: found.load(1)),
+        "Once": on(Once, lambda once: once.do(int)),
+        "SingleFlight": on(SingleFlight, lambda flight: flight.do("key", int)),
         "sleep": lambda: lambda: sleep(1),
         "gosched": lambda: gosched,
         "go": lambda: lambda: go(int).join(),

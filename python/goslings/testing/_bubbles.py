@@ -95,7 +95,8 @@ class _Patch:
                 return real_sleep(seconds)
             if seconds < 0:
                 raise ValueError("sleep length must be non-negative")
-            return goslings.sleep(seconds)
+            goslings.sleep(seconds)
+            return None
 
         functions: dict[str, Callable[..., object]] = {"sleep": sleep}
         for name, start in ("time", EPOCH), ("monotonic", 0), ("perf_counter", 0):

@@ -6,14 +6,13 @@ import gc
 import io
 import random
 import re
-import sys
 import threading
 import time
 import types
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import goslings
 from goslings import Map
@@ -78,8 +77,8 @@ class _Schedule:
         return _Schedule(
             order="pct" if span else order,
             span=int(span or 0),
-            preempt=None if preempt == "operations" else preempt,
-            timers=timers,
+            preempt=cast(Preempt, None if preempt == "operations" else preempt),
+            timers=cast(Timers, timers),
             number=int(number, 16),
         )
 

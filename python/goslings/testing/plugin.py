@@ -61,7 +61,7 @@ def _virtual_time(request: pytest.FixtureRequest) -> Iterator[Clock]:
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     """Calls the test by other ways than pytest's own, if it is marked or uses the fixture."""
     mark = pyfuncitem.get_closest_marker("explore")
-    clock = pyfuncitem.funcargs.get("virtual_time")
+    clock: Any = pyfuncitem.funcargs.get("virtual_time")
     if mark is None and clock is None:
         return None
     if inspect.iscoroutinefunction(pyfuncitem.obj):
