@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import gc
 import random
 import re
@@ -10,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import goslings
 import pytest
@@ -681,3 +683,10 @@ def test_the_environment_gives_the_seed() -> None:
         [sys.executable, "-c", program], env={"GOSLINGS_SEED": "77"}, capture_output=True, text=True, check=True
     )
     assert done.stdout == "77\n"
+
+
+def test_the_guide_and_the_docstring_are_true() -> None:
+    guide = Path(__file__).resolve().parent.parent / "docs" / "testing.md"
+    told = doctest.testfile(str(guide), module_relative=False)
+    assert (told.failed, told.attempted > 10) == (0, True)
+    assert doctest.testmod(goslings.testing).failed == 0

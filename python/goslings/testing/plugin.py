@@ -1,7 +1,7 @@
 """The pytest plugin: `@pytest.mark.explore`, the fixture `virtual_time`, and a dump of all goroutines on a timeout.
 
-pytest loads it by its entry point, and so imports goslings, in every run where it is installed; `-p no:goslings` switches
-it off.
+pytest loads it by its entry point, and so imports goslings, in every run where that is installed; `-p no:goslings`
+switches it off.
 """
 
 from __future__ import annotations
