@@ -108,15 +108,17 @@ def test_c04_threads_and_goroutines_stand_in_one_queue() -> None:
     assert got == {i: i for i in range(10)}
 
 
-def test_c06_a_receive_from_a_full_channel_moves_the_oldest_sender_in() -> None:
-    ch = chan(1)
-    ch.send(0)
-    senders = park_one_by_one(lambda i=i: ch.send(i) for i in (1, 2, 3))
+@pytest.mark.parametrize("capacity", [1, 3])
+def test_c06_a_receive_from_a_full_channel_moves_the_oldest_sender_in(capacity: int) -> None:
+    ch, waiting = chan(capacity), 4
+    for i in range(capacity):
+        ch.send(i)
+    senders = park_one_by_one(lambda i=i: ch.send(i) for i in range(capacity, capacity + waiting))
     lengths = []
-    for i in range(4):
+    for i in range(capacity + waiting):
         assert ch.recv() == i
         lengths.append(len(ch))
-    assert lengths == [1, 1, 1, 0]
+    assert lengths == [capacity] * waiting + list(range(capacity - 1, -1, -1))
     results(senders)
 
 
