@@ -28,6 +28,7 @@ __all__ = [
     "_after_fork_parent",
     "_before_fork",
     "_bubble",
+    "_can_preempt",
     "_detect_deadlocks",
     "_failure",
     "_held",
@@ -755,6 +756,9 @@ def _start_default(procs: int) -> None:
 
 def _set_slice_ms(ms: int) -> None:
     """How long a goroutine may have its worker while others wait, in milliseconds; 0: no matter how long."""
+
+def _can_preempt() -> bool:
+    """Whether goroutines that compute can be interrupted: for `goslings doctor`."""
 
 def _held() -> list[tuple[int, float]]:
     """The goroutines that have held their workers for longer than a slice: pairs of a number and of seconds."""

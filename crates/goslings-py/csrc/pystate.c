@@ -48,6 +48,12 @@
 #  define HIDDEN_FRAMES 0
 #endif
 
+#if PY_VERSION_HEX < 0x030E0000
+#  define GENERATOR_FRAME(generator) ((_PyInterpreterFrame *)(generator)->gi_iframe)
+#else
+#  define GENERATOR_FRAME(generator) (&(generator)->gi_iframe)
+#endif
+
 /* How much of the C stack one counted C call may take on 3.13, and how large a stack must be, in KiB, to allow
  * what programs do. A sort inside a sort's key takes most: 2.5 KiB of buffers per level, and its frames. 3.14 looks
  * at the stack pointer instead. */
@@ -475,19 +481,12 @@ gs_is_running(const gs_area *area)
     return area->worker->running == area;
 }
 
-/* The Python frames of a goroutine, innermost first: for each the code object, a new reference, and the offset of
- * the instruction. Fills at most `room` places and returns how many frames there are. The world stands still. */
-Py_ssize_t
-gs_frames(const gs_area *area, PyObject **codes, int *offsets, Py_ssize_t room)
+static Py_ssize_t
+list_frames(struct _PyInterpreterFrame *frame, const struct _PyInterpreterFrame *end, PyObject **codes, int *offsets,
+            Py_ssize_t room)
 {
-    struct _PyInterpreterFrame *frame = gs_is_running(area) ? area->tstate->current_frame : area->own.current_frame;
     Py_ssize_t count = 0;
-    for (; frame != NULL; frame = frame->previous) {
-#if HIDDEN_FRAMES
-        if (frame == &area->bottom) {
-            break; /* what follows is another goroutine's */
-        }
-#endif
+    for (; frame != NULL && frame != end; frame = frame->previous) {
         if (_PyFrame_IsIncomplete(frame)) {
             continue;
         }
@@ -600,6 +599,241 @@ gs_caller_outside(PyObject *folder, int *offset)
         return Py_NewRef((PyObject *)code);
     }
     return NULL;
+}
+
+/* The Python frames of a goroutine, innermost first: for each the code object, a new reference, and the offset of
+ * the instruction. Fills at most `room` places and returns how many frames there are. The world stands still. */
+Py_ssize_t
+gs_frames(const gs_area *area, PyObject **codes, int *offsets, Py_ssize_t room)
+{
+    struct _PyInterpreterFrame *frame = gs_is_running(area) ? area->tstate->current_frame : area->own.current_frame;
+#if HIDDEN_FRAMES
+    return list_frames(frame, &area->bottom, codes, offsets, room); /* what follows is another goroutine's */
+#else
+    return list_frames(frame, NULL, codes, offsets, room);
+#endif
+}
+
+/* The same for whatever runs on a worker's thread. */
+Py_ssize_t
+gs_worker_frames(gs_worker *worker, PyObject **codes, int *offsets, Py_ssize_t room)
+{
+    return worker->tstate == NULL ? 0 : list_frames(worker->tstate->current_frame, NULL, codes, offsets, room);
+}
+
+/* Locks of threads, and preemption. A goroutine that is interrupted while it holds one would keep it while others run
+ * on the same thread: who of them wants it would wait for ever, or (an RLock) be let in. So before a goroutine is
+ * interrupted its frames are searched for a lock that it may hold:
+ *
+ *   - managers of `with` blocks that it is in: locks, and objects with a lock among their attributes;
+ *   - locks that its frames name: locals, closures, globals, attributes of their first argument (`self`).
+ *
+ * So is whatever `threading` defines and a `with` block has entered.
+ *
+ * A lock has no owner that one could ask for, so one that is locked by somebody else counts, too. */
+
+static PyTypeObject *lock_type, *rlock_type;
+
+/* Learns the types of locks. 0, or -1 with an exception set. */
+int
+gs_learn_locks(PyObject *lock, PyObject *rlock)
+{
+    if (!PyType_Check(lock) || !PyType_Check(rlock)) {
+        PyErr_SetString(PyExc_TypeError, "not types");
+        return -1;
+    }
+    lock_type = (PyTypeObject *)Py_NewRef(lock);
+    rlock_type = (PyTypeObject *)Py_NewRef(rlock);
+    return 0;
+}
+
+/* Whether `object` is a lock that this thread may hold. */
+static int
+is_held_lock(PyObject *object)
+{
+    const char *question = "locked";
+    if (PyType_IsSubtype(Py_TYPE(object), rlock_type)) {
+        question = "_is_owned";
+    }
+    else if (Py_TYPE(object) != lock_type) {
+        return 0;
+    }
+    PyObject *answer = PyObject_CallMethod(object, question, NULL);
+    if (answer == NULL) {
+        PyErr_Clear();
+        return 1;
+    }
+    Py_DECREF(answer); /* a bool */
+    return answer == Py_True;
+}
+
+static int frame_may_hold_lock(struct _PyInterpreterFrame *frame);
+
+/* As many attributes of one object are looked at. */
+#define ATTRIBUTES_MAX 64
+
+/* Whether `object` is such a lock or has one among its attributes, or (with a `depth` of 2) among theirs. */
+static int
+has_held_lock(PyObject *object, int depth)
+{
+    if (is_held_lock(object)) {
+        return 1;
+    }
+    if (depth > 0 && PyGen_CheckExact(object)) {
+        /* The body of a `contextlib.contextmanager`, if it waits at its `yield`. */
+        PyGenObject *generator = (PyGenObject *)object;
+        return FRAME_STATE_SUSPENDED(generator->gi_frame_state) && frame_may_hold_lock(GENERATOR_FRAME(generator));
+    }
+    if (depth == 0 || PyType_Check(object) || !PyType_HasFeature(Py_TYPE(object), Py_TPFLAGS_HEAPTYPE)
+        || !PyType_HasFeature(Py_TYPE(object), Py_TPFLAGS_MANAGED_DICT)) {
+        return 0;
+    }
+    PyObject *dict = PyObject_GenericGetDict(object, NULL);
+    if (dict == NULL) {
+        PyErr_Clear();
+        return 0;
+    }
+    PyObject *values[ATTRIBUTES_MAX];
+    int count = 0, found = 0;
+    Py_ssize_t place = 0;
+    PyObject *value;
+    Py_BEGIN_CRITICAL_SECTION(dict);
+    while (count < ATTRIBUTES_MAX && PyDict_Next(dict, &place, NULL, &value)) {
+        if (!PyType_HasFeature(Py_TYPE(value), Py_TPFLAGS_IMMUTABLETYPE) || Py_TYPE(value) == lock_type
+            || Py_TYPE(value) == rlock_type || PyGen_CheckExact(value)) {
+            values[count++] = Py_NewRef(value);
+        }
+    }
+    Py_END_CRITICAL_SECTION();
+    Py_DECREF(dict);
+    for (int i = 0; i < count; i++) {
+        found = found || has_held_lock(values[i], depth - 1);
+        Py_DECREF(values[i]);
+    }
+    return found;
+}
+
+/* What a place of a frame holds, borrowed from it; NULL if nothing, or no object. */
+static PyObject *
+object_at(struct _PyInterpreterFrame *frame, int place)
+{
+#if PY_VERSION_HEX < 0x030E0000
+    return frame->localsplus[place];
+#else
+    _PyStackRef ref = frame->localsplus[place];
+    return PyStackRef_IsNullOrInt(ref) ? NULL : PyStackRef_AsPyObjectBorrow(ref);
+#endif
+}
+
+static const unsigned char *
+read_varint(const unsigned char *at, int *value)
+{
+    int read = *at & 63;
+    while (*at++ & 64) {
+        read = (read << 6) | (*at & 63);
+    }
+    *value = read;
+    return at;
+}
+
+/* How much of its evaluation stack a frame would keep if an exception were raised now, which is what the `with` blocks
+ * it is in have left there (and more). The height of the stack itself is only known to the interpreter's loop. */
+static int
+kept_depth(PyCodeObject *code, int index)
+{
+    const unsigned char *at = (const unsigned char *)PyBytes_AS_STRING(code->co_exceptiontable);
+    const unsigned char *end = at + PyBytes_GET_SIZE(code->co_exceptiontable);
+    while (at < end) {
+        int start, size, target, depth;
+        at = read_varint(read_varint(read_varint(read_varint(at, &start), &size), &target), &depth);
+        if (start <= index && index < start + size) {
+            return depth >> 1;
+        }
+    }
+    return 0;
+}
+
+/* The object that an item of the evaluation stack is the `__exit__` of; NULL if it is none. */
+static PyObject *
+manager_of(PyObject *item)
+{
+    if (PyMethod_Check(item)) {
+        return PyMethod_GET_SELF(item);
+    }
+    return PyCFunction_Check(item) ? PyCFunction_GetSelf(item) : item;
+}
+
+/* Whether the class of `object` is one of the module `threading`. */
+static int
+is_of_threading(PyObject *object)
+{
+    PyObject *module = NULL;
+    if (PyType_HasFeature(Py_TYPE(object), Py_TPFLAGS_HEAPTYPE)
+        && PyObject_GetOptionalAttrString((PyObject *)Py_TYPE(object), "__module__", &module) < 0) {
+        PyErr_Clear();
+    }
+    int yes = module != NULL && PyUnicode_Check(module) && PyUnicode_EqualToUTF8(module, "threading");
+    Py_XDECREF(module);
+    return yes;
+}
+
+static int
+frame_may_hold_lock(struct _PyInterpreterFrame *frame)
+{
+    PyCodeObject *code = _PyFrame_GetCode(frame);
+    for (int i = 0; i < code->co_nlocalsplus; i++) {
+        PyObject *local = object_at(frame, i);
+        if (local == NULL) {
+            continue;
+        }
+        if (PyCell_Check(local)) {
+            PyObject *inner = PyCell_Get(local);
+            int found = inner != NULL && is_held_lock(inner);
+            Py_XDECREF(inner);
+            if (found) {
+                return 1;
+            }
+        }
+        else if (has_held_lock(local, i == 0 && code->co_argcount > 0)) {
+            return 1;
+        }
+    }
+    int depth = kept_depth(code, PyUnstable_InterpreterFrame_GetLasti(frame) / (int)sizeof(_Py_CODEUNIT));
+    for (int i = 0; i < depth; i++) {
+        PyObject *item = object_at(frame, code->co_nlocalsplus + i);
+        PyObject *manager = item == NULL ? NULL : manager_of(item);
+        if (manager != NULL && (is_of_threading(manager) || has_held_lock(manager, 2))) {
+            return 1;
+        }
+    }
+    if (!PyDict_CheckExact(frame->f_globals)) {
+        return 0;
+    }
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(code->co_names); i++) {
+        PyObject *value = NULL;
+        if (PyDict_GetItemRef(frame->f_globals, PyTuple_GET_ITEM(code->co_names, i), &value) < 0) {
+            PyErr_Clear();
+        }
+        int found = value != NULL && is_held_lock(value);
+        Py_XDECREF(value);
+        if (found) {
+            return 1;
+        }
+    }
+    return 0;
+}
+
+/* Whether the goroutine that runs here may hold a lock of threads. Runs no Python code. */
+int
+gs_may_hold_lock(void)
+{
+    struct _PyInterpreterFrame *frame = PyThreadState_GetUnchecked()->current_frame;
+    for (; frame != NULL; frame = frame->previous) {
+        if (!_PyFrame_IsIncomplete(frame) && frame_may_hold_lock(frame)) {
+            return 1;
+        }
+    }
+    return 0;
 }
 
 /* Whether this thread (or goroutine) has a context: until a context variable is set there may be none. */

@@ -5,6 +5,7 @@
 
 use crate::awaitable::{Awaitable, Went};
 use crate::goroutine::{self, Goroutine};
+use crate::preempt;
 use crate::stacks;
 use goslings::{AREA_SIZE, Area, Host, Job, JobVTable, StackBounds, Step, Task};
 use pyo3::exceptions::{PyImportError, PyRuntimeError, PyStopIteration};
@@ -37,7 +38,7 @@ unsafe extern "C" {
 
 /// A worker thread, as the C file knows it.
 #[repr(C)]
-struct Worker([u8; 0]);
+pub(crate) struct Worker([u8; 0]);
 
 /// Functions that may wait for the interpreter, and so find that it has come to its end: 3.13 unwinds the
 /// thread then (see [`Hang`]).
@@ -146,9 +147,13 @@ impl Host for Interpreter {
         unsafe { gs_worker_is_out(std::ptr::with_exposed_provenance_mut(worker)) != 0 }
     }
 
-    fn interrupt(&self, _worker: usize, _times: u32) {}
+    fn interrupt(&self, worker: usize, times: u32) {
+        attached(|py| preempt::interrupt(py, worker, times));
+    }
 
-    fn interrupt_nobody(&self) {}
+    fn interrupt_nobody(&self) {
+        attached(preempt::interrupt_nobody);
+    }
 
     fn warn_held(&self, _worker: usize, _goroutine: u64, _held_ns: u64) {}
 
@@ -217,7 +222,7 @@ pub(crate) fn install(py: Python<'_>) -> PyResult<()> {
     goslings::set_host(&Interpreter);
     install_finalizer(py);
     install_steps(py);
-    Ok(())
+    preempt::install(py)
 }
 
 /// Stops the workers at their next look for work; for `atexit`.
@@ -244,6 +249,7 @@ pub(crate) fn after_fork_parent() {
 #[pyo3(name = "_after_fork_child")]
 pub(crate) fn after_fork_child() {
     goroutine::forget_failed();
+    preempt::after_fork_child();
     goslings::after_fork_child();
 }
 

@@ -18,6 +18,8 @@ mod host;
 mod mutex;
 #[expect(unsafe_code, reason = "a descriptor of its own")]
 mod port;
+#[expect(unsafe_code, reason = "calls into the C file that reads frames")]
+mod preempt;
 mod rwmutex;
 mod select;
 mod semaphore;
@@ -60,6 +62,8 @@ mod module {
     use crate::mutex::PyMutex;
     #[pymodule_export]
     use crate::port::PyPort;
+    #[pymodule_export]
+    use crate::preempt::can_preempt;
     #[pymodule_export]
     use crate::rwmutex::{RWMutex, RWMutexSide};
     #[pymodule_export]

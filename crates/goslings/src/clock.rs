@@ -91,10 +91,30 @@ pub fn real() -> Deadline {
     Deadline(time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64)
 }
 
+/// The number of the clock that counts how long the calling thread computes.
+#[cfg(not(loom))]
+pub(crate) fn of_this_thread() -> i32 {
+    let mut clock = libc::CLOCK_THREAD_CPUTIME_ID;
+    // SAFETY: of the calling thread itself; `clock` is a valid place to write to.
+    unsafe { libc::pthread_getcpuclockid(libc::pthread_self(), &raw mut clock) };
+    clock
+}
+
+/// The time on such a clock, in nanoseconds; 0 if its thread is gone.
+#[cfg(not(loom))]
+pub(crate) fn thread_ns(clock: i32) -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `time` is a valid place to write to; a clock that does not exist is refused.
+    unsafe { libc::clock_gettime(clock, &raw mut time) };
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
 #[cfg(loom)]
 pub use model::real;
 #[cfg(all(loom, test))]
 pub(crate) use model::restart;
+#[cfg(loom)]
+pub(crate) use model::{of_this_thread, thread_ns};
 
 /// Time for models, which have to be the same in each run: it advances when somebody looks.
 #[cfg(loom)]
@@ -106,6 +126,14 @@ mod model {
     std::thread_local! {
         static NOW: Cell<u64> = const { Cell::new(0) };
         static TICK: Cell<u64> = const { Cell::new(0) };
+    }
+
+    pub(crate) fn of_this_thread() -> i32 {
+        0
+    }
+
+    pub(crate) fn thread_ns(_clock: i32) -> u64 {
+        0
     }
 
     /// The time now.

@@ -47,8 +47,8 @@ pub trait Host: Sync {
     /// Whether the goroutine that runs on that worker is in a call that has let go of the interpreter. When in doubt,
     /// no. Called with a lock held, from a thread that is not attached: only looks.
     fn is_out(&self, worker: usize) -> bool;
-    /// Sees to it that the goroutine that runs on that worker soon calls [`take_request`](crate::take_request), and
-    /// yields if that says so; if possible. Called the `times`-th time for the same turn of it, by one thread that is
+    /// Sees to it that the goroutine that runs on that worker soon looks at [`is_asked`](crate::is_asked), and
+    /// gives way if that says so; if possible. Called the `times`-th time for the same turn of it, by one thread that is
     /// not attached.
     fn interrupt(&self, worker: usize, times: u32);
     /// No goroutine is to be interrupted any more; called as `interrupt` is.

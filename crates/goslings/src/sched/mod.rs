@@ -344,16 +344,28 @@ pub fn held() -> Vec<Held> {
     existing().map_or_else(Vec::new, monitor::held)
 }
 
-/// For the host, in a goroutine that it has interrupted: whether the goroutine is to let others run now, by
-/// [`yield_now`]. True once for each request.
+/// For the host, on a thread that it has interrupted: whether a goroutine runs here that is asked to let others run, and
+/// can: one with a stack, outside of bubbles, which have an order of their own.
 #[must_use]
-pub fn take_request() -> bool {
+pub fn is_asked() -> bool {
     let Some(worker) = worker::current() else { return false };
-    let asked = !worker.current_task().is_null() && worker.shared.take_request();
-    if asked {
+    worker.shared.is_asked()
+        && current_task().is_some_and(|task| !task.is_stackless() && task.membership().is_none())
+}
+
+/// What [`is_asked`] says, is done or cannot be done: until it is asked again.
+pub fn forget_request() {
+    if let Some(worker) = worker::current() {
+        worker.shared.forget_request();
+    }
+}
+
+/// Lets others run because the goroutine was asked to.
+pub fn give_way() {
+    if let Some(worker) = worker::current() {
         worker.shared.counts.preemptions.add_one();
     }
-    asked
+    yield_now();
 }
 
 /// Whether a goroutine is asked to let others run, and has not answered yet.
@@ -472,6 +484,9 @@ pub fn after_fork_parent() {
 /// To be called in a forked child, which has one thread: forgets the runtime, its workers and waiters.
 pub fn after_fork_child() {
     worker::forget_current();
+    if let Some(runtime) = existing() {
+        set_default_procs(runtime.procs());
+    }
     crate::threads::after_fork_child();
     Task::forget_all();
     // Ordering: Relaxed. There is only this thread.

@@ -1,4 +1,4 @@
-//! The monitor: one thread that looks at the workers every slice, so that nobody starves behind a goroutine that
+//! The monitor: one thread that looks at the workers twice in a slice, so that nobody starves behind a goroutine that
 //! does not let go of its worker.
 //!
 //! A goroutine that has had its worker for a slice while others wait is asked to give it up, if its host can do
@@ -20,17 +20,22 @@ use crate::futex;
 use crate::host::host;
 use crate::lock::{Mutex, Rank};
 use crate::sync::{AtomicU32, Ordering, fence};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, AtomicUsize};
 
 const LOOKING: u32 = 0;
 const ASLEEP: u32 = 1;
 
 const SLICE_NS: u64 = 10_000_000;
+/// So often it looks in a slice: a goroutine has its worker for a slice and at most such a part of one more.
+const LOOKS: u64 = 2;
 /// How soon it looks again while goroutines wait to start and every worker is away: until there are enough spares,
 /// which a few dozen looks bring about.
 const HURRY_NS: u64 = 250_000;
-/// So many times a goroutine is asked before its worker counts as away: once, and a slice to answer.
-const ASKS: u32 = 1;
+/// So many times a goroutine is asked in vain before its worker counts as away.
+const ASKS: u32 = 2;
+/// So many slices after the last of them at the latest: if its thread did not get to compute, which is no reason for
+/// bringing up another one.
+const PATIENCE: u64 = 10;
 
 /// How long a goroutine may have its worker while others wait, in nanoseconds; 0: for ever.
 static SLICE: AtomicU64 = AtomicU64::new(SLICE_NS);
@@ -66,6 +71,8 @@ pub(crate) struct Watch {
     away: AtomicBool,
     /// What the host knows the worker by; 0: it has no thread.
     handle: AtomicUsize,
+    /// The clock of the thread's own time.
+    clock: AtomicI32,
 }
 
 impl Watch {
@@ -77,6 +84,7 @@ impl Watch {
             held_since: AtomicU64::new(0),
             away: AtomicBool::new(false),
             handle: AtomicUsize::new(0),
+            clock: AtomicI32::new(0),
         }
     }
 
@@ -94,7 +102,20 @@ impl Watch {
         self.waiting.store(waiting, Ordering::Relaxed);
     }
 
-    pub(super) fn set_handle(&self, handle: usize) {
+    /// The worker's thread, which is the caller's, has started.
+    pub(super) fn note_thread(&self, handle: usize) {
+        // Ordering: Relaxed. Published by the handle.
+        self.clock.store(clock::of_this_thread(), Ordering::Relaxed);
+        self.set_handle(handle);
+    }
+
+    /// How long the thread has computed, in nanoseconds.
+    fn computed_ns(&self) -> u64 {
+        // Ordering: Relaxed. Read after the handle.
+        clock::thread_ns(self.clock.load(Ordering::Relaxed))
+    }
+
+    fn set_handle(&self, handle: usize) {
         // Ordering: Release pairs with the Acquire in `handle`: the host has set the thread up.
         self.handle.store(handle, Ordering::Release);
     }
@@ -102,6 +123,12 @@ impl Watch {
     fn handle(&self) -> usize {
         // Ordering: Acquire, as above.
         self.handle.load(Ordering::Acquire)
+    }
+
+    /// The request for that turn, if it is still there, is none any more.
+    fn withdraw_request(&self, turn: u64) {
+        // Ordering: Relaxed. The word alone counts.
+        let _ = self.unwanted.compare_exchange(turn, 0, Ordering::Relaxed, Ordering::Relaxed);
     }
 
     pub(super) fn running(&self) -> u64 {
@@ -129,19 +156,13 @@ impl Shared {
         self.counts.switches.get() + 1
     }
 
-    /// Whether the running goroutine, which is the caller's, is to let the others run. True once for each request.
-    #[inline]
-    pub(super) fn take_request(&self) -> bool {
-        if !self.is_asked() {
-            return false;
-        }
-        // Ordering: Relaxed. The word alone counts; a request for this turn that comes just after is stale then.
+    /// The running goroutine, which is the caller's, has heard the request.
+    pub(super) fn forget_request(&self) {
+        // Ordering: Relaxed. The word alone counts; a request that comes just after is heard next time.
         self.watch.unwanted.store(0, Ordering::Relaxed);
-        true
     }
 
     /// Whether the goroutine that runs here is asked to let the others run.
-    #[inline]
     pub(super) fn is_asked(&self) -> bool {
         // Ordering: Relaxed. The request is for one turn, by number: a stale one is told by that.
         let unwanted = self.watch.unwanted.load(Ordering::Relaxed);
@@ -299,8 +320,9 @@ struct Look {
     blamed: bool,
     warned: bool,
     asked: u32,
-    /// When it was asked last.
+    /// When it was asked last, and how long its thread had computed by then.
     asked_at: u64,
+    computed: u64,
 }
 
 /// The thread.
@@ -335,7 +357,7 @@ impl Rounds {
             }
             let pause = self.look(slice);
             let workers = (0..self.runtime.worker_count()).filter_map(|index| self.runtime.worker(index));
-            if pause == slice && !self.asked {
+            if !self.asked {
                 monitor.doze(workers.map(|shared| &shared.bed));
             }
             let deadline = Deadline(now().0 + pause);
@@ -359,7 +381,7 @@ impl Rounds {
             let away = shared.watch.is_away();
             let todo = self.look_at(index, shared, now.0, slice, unserved);
             changed |= away != shared.watch.is_away();
-            self.carry_out(todo);
+            self.carry_out(index, todo);
         }
         if self.asked && !runtime.anybody_is_asked() {
             self.asked = false;
@@ -370,7 +392,8 @@ impl Rounds {
         }
         // The spares may be held up in the same way: see soon whether they are.
         let hurry = unserved && runtime.takers() > runtime.procs() && runtime.takers() < super::PROCS_MAX;
-        if hurry { slice.min(HURRY_NS) } else { slice }
+        let pause = (slice / LOOKS).max(1);
+        if hurry { pause.min(HURRY_NS) } else { pause }
     }
 
     fn look_at(
@@ -419,7 +442,14 @@ impl Rounds {
             runtime.monitor.longest_ns.fetch_max(held, Ordering::Relaxed);
             look.blamed |= unserved || waits_here;
         }
-        let ignored = look.asked >= ASKS && now - look.asked_at >= slice;
+        let since_asked = now - look.asked_at;
+        if look.asked > 0 && since_asked >= slice {
+            // It has not answered: nobody is kept waiting for that.
+            watch.withdraw_request(turn);
+        }
+        let ignored = look.asked >= ASKS
+            && since_asked >= slice
+            && (since_asked >= PATIENCE * slice || watch.computed_ns() >= look.computed + slice / 2);
         if out || ignored {
             // Ordering: Relaxed. See `is_away`.
             watch.away.store(true, Ordering::Relaxed);
@@ -431,7 +461,8 @@ impl Rounds {
             look.warned = true;
             return Todo::Warn { handle, goroutine, held_ns: held };
         }
-        let due = look.asked == 0 || now - look.asked_at >= slice;
+        // Less and less often: it may not be able to.
+        let due = look.asked == 0 || since_asked >= slice * u64::from(look.asked);
         if long && !out && due && (unserved || waits_here) {
             look.asked += 1;
             look.asked_at = now;
@@ -442,13 +473,17 @@ impl Rounds {
         Todo::Nothing
     }
 
-    fn carry_out(&mut self, todo: Todo) {
+    fn carry_out(&mut self, index: usize, todo: Todo) {
         let (runtime, monitor) = (self.runtime, &self.runtime.monitor);
         match todo {
             Todo::Nothing => {}
             Todo::Ask { handle, times } => {
                 self.asked = true;
                 monitor.attached(runtime, || host().interrupt(handle, times));
+                // To attach may have taken a while.
+                let look = &mut self.looks[index];
+                look.asked_at = now().0;
+                look.computed = runtime.worker(index).map_or(0, |shared| shared.watch.computed_ns());
             }
             Todo::Warn { handle, goroutine, held_ns } => {
                 monitor.attached(runtime, || host().warn_held(handle, goroutine, held_ns));

@@ -184,7 +184,7 @@ impl Worker {
     pub(super) fn run(&'static self) {
         WORKER.with(|worker| worker.set(self));
         host().worker(&mut |handle| {
-            self.shared.watch.set_handle(handle);
+            self.shared.watch.note_thread(handle);
             self.work();
         });
     }
@@ -406,7 +406,12 @@ impl Worker {
             Switch::Parked => {}
             Switch::Yielded => match running.membership() {
                 None => {
-                    self.ready.borrow_mut().push_back(task);
+                    let mut ready = self.ready.borrow_mut();
+                    if !self.shared.inbox.is_empty() {
+                        // Those who were woken meanwhile come first.
+                        self.shared.inbox.take(&mut ready);
+                    }
+                    ready.push_back(task);
                     // The others include those that have not started.
                     self.fresh_first.set(true);
                 }
