@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import goslings
+import pytest
 from goslings import go
 from goslings._goslings import _held
 from helpers import SECONDS, check_child, count, results, until

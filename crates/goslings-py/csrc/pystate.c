@@ -474,6 +474,26 @@ gs_caller(int skip, int *offset)
     return Py_NewRef((PyObject *)_PyFrame_GetCode(frame));
 }
 
+/* The same, outside of the files below `folder`. In an import the offset is -1. */
+PyObject *
+gs_caller_outside(PyObject *folder, int *offset)
+{
+    struct _PyInterpreterFrame *frame = PyThreadState_GetUnchecked()->current_frame;
+    for (; frame != NULL; frame = frame->previous) {
+        if (_PyFrame_IsIncomplete(frame)) {
+            continue;
+        }
+        PyCodeObject *code = _PyFrame_GetCode(frame);
+        if (PyUnicode_Tailmatch(code->co_filename, folder, 0, PY_SSIZE_T_MAX, -1) == 1) {
+            continue;
+        }
+        int frozen = PyUnicode_CompareWithASCIIString(code->co_filename, "<frozen importlib._bootstrap>") == 0;
+        *offset = frozen ? -1 : PyUnstable_InterpreterFrame_GetLasti(frame);
+        return Py_NewRef((PyObject *)code);
+    }
+    return NULL;
+}
+
 /* Whether the goroutine of `area` is the one that its worker runs. The world stands still. */
 int
 gs_is_running(const gs_area *area)
@@ -579,26 +599,6 @@ gs_coroutine_frames(PyObject *coroutine, PyObject **codes, int *offsets, Py_ssiz
         }
     }
     return count;
-}
-
-/* The same, outside of the files below `folder`. In an import the offset is -1. */
-PyObject *
-gs_caller_outside(PyObject *folder, int *offset)
-{
-    struct _PyInterpreterFrame *frame = PyThreadState_GetUnchecked()->current_frame;
-    for (; frame != NULL; frame = frame->previous) {
-        if (_PyFrame_IsIncomplete(frame)) {
-            continue;
-        }
-        PyCodeObject *code = _PyFrame_GetCode(frame);
-        if (PyUnicode_Tailmatch(code->co_filename, folder, 0, PY_SSIZE_T_MAX, -1) == 1) {
-            continue;
-        }
-        int frozen = PyUnicode_CompareWithASCIIString(code->co_filename, "<frozen importlib._bootstrap>") == 0;
-        *offset = frozen ? -1 : PyUnstable_InterpreterFrame_GetLasti(frame);
-        return Py_NewRef((PyObject *)code);
-    }
-    return NULL;
 }
 
 /* The Python frames of a goroutine, innermost first: for each the code object, a new reference, and the offset of

@@ -67,12 +67,12 @@ mod waiting {
 /// 3.13 ends a thread that wants the interpreter after its end by unwinding it. Nothing of ours may run then,
 /// not even a destructor; so this guard, innermost in every frame that may be unwound, makes the thread wait
 /// for the end of the process instead, as 3.14 does itself.
-struct Hang;
+pub(crate) struct Hang;
 
 impl Hang {
     /// Runs `call`, out of which an unwinding does not come.
     #[inline(always)]
-    fn guard<R>(call: impl FnOnce() -> R) -> R {
+    pub(crate) fn guard<R>(call: impl FnOnce() -> R) -> R {
         let guard = Hang;
         let result = call();
         std::mem::forget(guard);
@@ -231,11 +231,13 @@ pub(crate) fn install(py: Python<'_>) -> PyResult<()> {
 pub(crate) fn stop(py: Python<'_>) {
     goroutine::report_all_unread(py);
     goslings::stop();
+    preempt::close(py);
 }
 
 #[pyfunction]
 #[pyo3(name = "_before_fork")]
-pub(crate) fn before_fork() {
+pub(crate) fn before_fork(py: Python<'_>) {
+    preempt::close(py);
     goslings::before_fork();
 }
 
@@ -243,13 +245,14 @@ pub(crate) fn before_fork() {
 #[pyo3(name = "_after_fork_parent")]
 pub(crate) fn after_fork_parent() {
     goslings::after_fork_parent();
+    preempt::open();
 }
 
 #[pyfunction]
 #[pyo3(name = "_after_fork_child")]
 pub(crate) fn after_fork_child() {
     goroutine::forget_failed();
-    preempt::after_fork_child();
+    preempt::open();
     goslings::after_fork_child();
 }
 

@@ -13,6 +13,7 @@
 //! * A goroutine yields here only where any Python code could run, and not while it may hold a lock of threads: see
 //!   pystate.c.
 
+use crate::host;
 use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -21,6 +22,11 @@ use std::cell::Cell;
 use std::ffi::{c_int, c_void};
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, Ordering};
+
+unsafe extern "C-unwind" {
+    /// May wait for the interpreter, and so find that it has come to its end.
+    fn gs_may_hold_lock() -> c_int;
+}
 
 unsafe extern "C" {
     fn PyUnstable_GC_VisitObjects(
@@ -34,7 +40,6 @@ unsafe extern "C" {
         room: ffi::Py_ssize_t,
     ) -> ffi::Py_ssize_t;
     fn gs_learn_locks(lock: *mut ffi::PyObject, rlock: *mut ffi::PyObject) -> c_int;
-    fn gs_may_hold_lock() -> c_int;
 }
 
 /// The tool numbers that the interpreter reserves for nobody.
@@ -116,7 +121,8 @@ impl Monitoring {
     }
 
     fn set_events(&self, py: Python<'_>, tool: u8, code: &Py<PyAny>, events: u32) -> PyResult<()> {
-        self.set_local_events.bind(py).call1((tool, code, events)).map(drop)
+        let args = (tool, code, events).into_pyobject(py)?;
+        host::call(self.set_local_events.bind(py), &args, None).map(drop)
     }
 }
 
@@ -126,7 +132,7 @@ struct Busy;
 impl Busy {
     fn try_begin() -> Option<Busy> {
         // Ordering: Acquire pairs with the Release in `drop`: the events are as the last one left them.
-        (!BUSY.swap(true, Ordering::Acquire)).then_some(Busy)
+        if BUSY.swap(true, Ordering::Acquire) { None } else { Some(Busy) }
     }
 }
 
@@ -156,9 +162,8 @@ fn try_interrupt(py: Python<'_>, worker: usize, times: u32) -> PyResult<()> {
     let monitoring = Monitoring::get(py)?;
     let Some(tool) = monitoring.tool(py)? else { return Ok(()) };
     let most = if times == 1 { CODES } else { FRAMES };
-    let codes = running_codes(py, worker, most);
     let Some(_busy) = Busy::try_begin() else { return Ok(()) };
-    for code in codes {
+    for code in running_codes(py, worker, most) {
         let known = armed().iter().any(|other| other.is(&code));
         if !known {
             armed().push(code.clone_ref(py));
@@ -176,7 +181,7 @@ pub(crate) fn interrupt_nobody(py: Python<'_>) {
 
 fn disarm(py: Python<'_>) -> PyResult<()> {
     let Some(_busy) = Busy::try_begin() else { return Ok(()) };
-    let codes = std::mem::take(&mut *armed());
+    let codes: Vec<_> = armed().iter().map(|code| code.clone_ref(py)).collect();
     if codes.is_empty() {
         return Ok(());
     }
@@ -187,13 +192,27 @@ fn disarm(py: Python<'_>) -> PyResult<()> {
             let _ = monitoring.set_events(py, tool, code, 0);
         }
     }
+    // Not before: a child that is forked meanwhile has to know them.
+    let done = std::mem::take(&mut *armed());
+    drop(done);
     Ok(())
 }
 
-/// In a forked child: whoever was at it is not here.
-pub(crate) fn after_fork_child() {
-    // Ordering: Relaxed. There is only this thread.
-    BUSY.store(false, Ordering::Relaxed);
+/// To be called before `fork`, and when the program ends: waits until nobody switches events, and keeps everybody from
+/// it. For that stops the world, and a thread that was about to do so would leave the interpreter's lock for it locked.
+pub(crate) fn close(py: Python<'_>) {
+    loop {
+        if let Some(busy) = Busy::try_begin() {
+            std::mem::forget(busy);
+            return;
+        }
+        py.detach(std::thread::yield_now);
+    }
+}
+
+/// Undoes [`close`]; after a fork, in the parent and in the child.
+pub(crate) fn open() {
+    drop(Busy);
 }
 
 /// The different code objects that a worker runs, innermost first, at most `most`. Those of the import system are left
@@ -261,7 +280,7 @@ fn interrupted(
 ) {
     let mut yields = goslings::is_asked();
     // SAFETY: attached, called by the interpreter's loop.
-    if yields && unsafe { gs_may_hold_lock() } != 0 {
+    if yields && host::Hang::guard(|| unsafe { gs_may_hold_lock() }) != 0 {
         let refused = REFUSED.get() + 1;
         REFUSED.set(refused);
         if refused < REFUSALS {
