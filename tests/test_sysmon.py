@@ -485,7 +485,7 @@ def test_a_program_ends_while_goroutines_are_being_interrupted() -> None:
             for _ in range(4):
                 go(compute)
             while goslings.stats().preemptions < 3:
-                goslings.sleep(0.005)
+                go(goslings.gosched).result(20)
             """
         )
 

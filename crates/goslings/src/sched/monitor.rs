@@ -33,8 +33,8 @@ const LOOKS: u64 = 2;
 const HURRY_NS: u64 = 250_000;
 /// So many times a goroutine is asked in vain before its worker counts as away.
 const ASKS: u32 = 2;
-/// So many slices after the last of them at the latest: if its thread did not get to compute, which is no reason for
-/// bringing up another one.
+/// So many slices at most it has for an answer if its thread does not get to compute, which is no reason for bringing
+/// up another one.
 const PATIENCE: u64 = 10;
 
 /// How long a goroutine may have its worker while others wait, in nanoseconds; 0: for ever.
@@ -443,14 +443,15 @@ impl Rounds {
             look.blamed |= unserved || waits_here;
         }
         let since_asked = now - look.asked_at;
-        if look.asked > 0 && since_asked >= slice {
-            // It has not answered: nobody is kept waiting for that.
+        // It has had the chance to answer: a thread that did not get to compute has not.
+        let in_vain = look.asked > 0
+            && since_asked >= slice
+            && (out || since_asked >= PATIENCE * slice || watch.computed_ns() >= look.computed + slice / 4);
+        if in_vain {
+            // Nobody is kept waiting for its answer.
             watch.withdraw_request(turn);
         }
-        let ignored = look.asked >= ASKS
-            && since_asked >= slice
-            && (since_asked >= PATIENCE * slice || watch.computed_ns() >= look.computed + slice / 2);
-        if out || ignored {
+        if out || (in_vain && look.asked >= ASKS) {
             // Ordering: Relaxed. See `is_away`.
             watch.away.store(true, Ordering::Relaxed);
         }
@@ -462,7 +463,7 @@ impl Rounds {
             return Todo::Warn { handle, goroutine, held_ns: held };
         }
         // Less and less often: it may not be able to.
-        let due = look.asked == 0 || since_asked >= slice * u64::from(look.asked);
+        let due = look.asked == 0 || (in_vain && since_asked >= slice * u64::from(look.asked));
         if long && !out && due && (unserved || waits_here) {
             look.asked += 1;
             look.asked_at = now;
