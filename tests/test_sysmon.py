@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import queue
+import subprocess
 import sys
+import textwrap
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import goslings
@@ -549,3 +552,43 @@ def test_nobody_is_interrupted_when_the_slice_is_zero() -> None:
         env={"GOSLINGS_SLICE_MS": "0"},
     )
     assert out == "False\nlate 0 0\nFalse\n"
+
+
+def test_warn_blocking_names_who_held_a_worker_and_where(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        textwrap.dedent(
+            """
+            import threading, goslings
+            from goslings import go
+
+            goslings.gomaxprocs(1)
+            begun = goslings.Event()
+            over = threading.Event()
+
+            def sibling():
+                begun.set()
+                goslings.sleep(0.01)
+                over.set()
+
+            def hold():
+                begun.wait()
+                over.wait(1)  # the culprit
+
+            holder = go(hold)
+            holder.name = "holder"
+            other = go(sibling)
+            holder.result()
+            other.result()
+            """
+        )
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "goslings", "run", "--warn-blocking", "50", str(script)],
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=True,
+    )
+    assert "goslings: holder has held its worker for" in done.stderr
+    assert "over.wait(1)  # the culprit" in done.stderr

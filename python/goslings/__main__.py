@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from importlib.machinery import SourceFileLoader
 
 import goslings
-from goslings import _doctor, _stacks
+from goslings import _doctor, _goslings, _stacks
 
 __all__ = ["main"]
 
@@ -74,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(argv)
     if options.command == "run":
-        return run(options.script, options.args, options.procs)
+        return run(options.script, options.args, options.procs, options.warn_blocking)
     if options.command == "doctor":
         return _doctor.main(options.modules, as_json=options.json)
     if options.command == "demo":
@@ -83,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def run(script: str, args: Sequence[str], procs: int | None = None) -> int:
+def run(script: str, args: Sequence[str], procs: int | None = None, warn_blocking: int | None = None) -> int:
     """Runs the script in this process, which is its own from now on. Lets its SystemExit pass."""
     path = os.path.abspath(script)
     try:
@@ -96,6 +96,8 @@ def run(script: str, args: Sequence[str], procs: int | None = None) -> int:
             goslings.gomaxprocs(procs)
         except ValueError as error:
             return _complain("run", f"--procs {procs}: {error}")
+    if warn_blocking is not None:
+        _goslings._set_warn_ms(warn_blocking)
     _stacks.quit_on_signal()
     module = types.ModuleType("__main__")
     loader = SourceFileLoader("__main__", path)
@@ -164,6 +166,12 @@ def _parser() -> argparse.ArgumentParser:
         )
 
     run = command("run", "run a script", RUN_HELP, RUN_EXAMPLES)
+    run.add_argument(
+        "--warn-blocking",
+        type=_procs,
+        metavar="MS",
+        help="print where a goroutine has held its worker for so many milliseconds while others waited",
+    )
     run.add_argument("--procs", type=_procs, metavar="N", help="workers that run goroutines (see goslings.gomaxprocs)")
     run.add_argument("script", help="a Python source file")
     run.add_argument("args", nargs=argparse.REMAINDER, help="arguments of the script")

@@ -27,6 +27,7 @@ PACKAGES = ("numpy", "pandas", "scikit-learn", "joblib", "gevent", "greenlet", "
 VARIABLES = (
     "GOSLINGS_PROCS",
     "GOSLINGS_SLICE_MS",
+    "GOSLINGS_WARN_BLOCKING",
     "GOSLINGS_STACK_KB",
     "GOSLINGS_BLOCKING",
     "GOSLINGS_PANIC",

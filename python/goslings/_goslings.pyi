@@ -39,6 +39,7 @@ __all__ = [
     "_prepare",
     "_recv_idle",
     "_set_slice_ms",
+    "_set_warn_ms",
     "_stacks",
     "_start",
     "_start_default",
@@ -753,6 +754,9 @@ class AtomicInt:
 
 def _start_default(procs: int) -> None:
     """The number of workers before anything is started; for `goslings` itself."""
+
+def _set_warn_ms(ms: int) -> None:
+    """After how many milliseconds a goroutine that holds others up is warned of; 0: never."""
 
 def _set_slice_ms(ms: int) -> None:
     """How long a goroutine may have its worker while others wait, in milliseconds; 0: no matter how long."""

@@ -68,6 +68,7 @@ def install() -> None:
     slice_ms = setting("GOSLINGS_SLICE_MS", 0, 3_600_000)
     if slice_ms is not None:
         _goslings._set_slice_ms(slice_ms)
+    _goslings._set_warn_ms(setting("GOSLINGS_WARN_BLOCKING", 1, 3_600_000) or 0)
     _goslings._detect_deadlocks(switch("GOSLINGS_DEADLOCK"))
     _imports.install()
     # Registered early, so it runs late: after the functions that programs register.

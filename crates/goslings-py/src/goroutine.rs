@@ -954,6 +954,13 @@ pub(crate) fn set_slice_ms(ms: u64) {
     goslings::set_slice(ms.saturating_mul(1_000_000));
 }
 
+/// After how many milliseconds a goroutine that holds others up is warned of; 0: never.
+#[pyfunction]
+#[pyo3(name = "_set_warn_ms")]
+pub(crate) fn set_warn_ms(ms: u64) {
+    goslings::set_warn_held(ms.saturating_mul(1_000_000));
+}
+
 /// The goroutines that have held their workers for longer than a slice: pairs of a number and of seconds.
 #[pyfunction]
 #[pyo3(name = "_held")]

@@ -155,7 +155,16 @@ impl Host for Interpreter {
         attached(preempt::interrupt_nobody);
     }
 
-    fn warn_held(&self, _worker: usize, _goroutine: u64, _held_ns: u64) {}
+    fn warn_held(&self, _worker: usize, goroutine: u64, held_ns: u64) {
+        attached(|py| {
+            let warned = py
+                .import("goslings._warn")
+                .and_then(|module| module.call_method1("held", (goroutine, held_ns as f64 / 1e9)));
+            if let Err(error) = warned {
+                error.write_unraisable(py, None);
+            }
+        });
+    }
 
     unsafe fn enter(&self, area: *mut Area, stack: StackBounds) {
         // SAFETY: the runtime's contract is the C function's; its size was checked at import.

@@ -51,7 +51,7 @@ mod module {
     use crate::event::{Event, outside_event};
     #[pymodule_export]
     use crate::goroutine::{
-        Goroutine, current, go, goexit, gomaxprocs, gosched, held, num_goroutine, set_slice_ms,
+        Goroutine, current, go, goexit, gomaxprocs, gosched, held, num_goroutine, set_slice_ms, set_warn_ms,
         start_default, stats,
     };
     #[pymodule_export]
