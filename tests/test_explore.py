@@ -566,6 +566,44 @@ def test_lines_are_steps_if_asked() -> None:
     assert all(sys.monitoring.get_tool(number) != "goslings.testing" for number in range(6))
 
 
+def test_async_goroutines_make_way_where_they_await() -> None:
+    def program(correct: bool) -> None:
+        number, group, mutex = Number(), WaitGroup(), Mutex()
+
+        async def work() -> None:
+            if correct:
+                await mutex.alock()
+            before = number.value or 0
+            await goslings.agosched()
+            number.value = before + 1
+            if correct:
+                mutex.unlock()
+            group.done()
+
+        group.add(2)
+        go(work)
+        go(work)
+        group.wait()
+        assert number.value == 2
+
+    def order() -> None:
+        out = chan[int](2)
+
+        async def work(number: int) -> None:
+            await out.asend(number)
+
+        go(work, 1)
+        go(work, 2)
+        assert [out.recv(), out.recv()] == [1, 2]
+
+    explore(lambda: program(True), schedules=200, seed=1)
+    for bug in order, lambda: program(False):
+        found = failure(bug, seed=1)
+        with pytest.raises(ScheduleFailure) as again:
+            replay(bug, found.seed)
+        assert again.value.trace == found.trace
+
+
 def test_threads_are_errors() -> None:
     def thread() -> None:
         threading.Thread(target=int).start()

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.timeout(300)  # each starts an interpreter or three
+
 
 def run(folder: Path, tests: str, *arguments: str, ini: str = "") -> tuple[int, str]:
     """Runs pytest on `tests` in a process of its own: its status, and what it printed."""
@@ -23,7 +25,7 @@ def run(folder: Path, tests: str, *arguments: str, ini: str = "") -> tuple[int, 
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=250,
     )
     return done.returncode, done.stdout + done.stderr
 

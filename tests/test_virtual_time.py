@@ -562,3 +562,25 @@ def test_cancelled_from_outside_all_ends() -> None:
     run = go(virtual_time().run, body)
     assert run.join(20)
     assert ended == ["slept", "body"]
+
+
+def test_async_goroutines_go_by_the_clock() -> None:
+    async def worker(seconds: int, out: chan[float], event: Event, group: WaitGroup) -> None:
+        await goslings.asleep(seconds)
+        await out.asend(time.monotonic())
+        await event.await_(timeout=100)
+        match await goslings.aselect(recv(out), timeout=100):
+            case None:
+                group.done()
+
+    @virtual_time
+    def body() -> list[float]:
+        out, event, group = chan[float](), Event(), WaitGroup()
+        for seconds in 3, 1, 2:
+            group.add()
+            go(worker, seconds, out, event, group)
+        times = [out.recv() for _ in range(3)]
+        group.wait()
+        return [*times, time.monotonic()]
+
+    assert body() == [1.0, 2.0, 3.0, 203.0]

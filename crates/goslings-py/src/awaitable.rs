@@ -5,6 +5,7 @@
 //! that waits gives way: in an async goroutine by yielding None to the worker that runs it, in an asyncio task
 //! by yielding a future, which the loop's port (port.rs) sets when the wait is over.
 
+use crate::bubble::{On, awaited};
 use crate::errors;
 use crate::host;
 use crate::port::LoopWait;
@@ -100,7 +101,10 @@ enum State {
     Yield,
     /// Has given way.
     Yielded,
-    Start(Start),
+    /// With what it is called, and what it is about.
+    Start(Start, &'static str, On),
+    /// Has given way before it was begun.
+    Again(Box<State>),
     Waiting(Box<Underway>),
     /// Being stepped, or done.
     Done,
@@ -174,9 +178,8 @@ impl Awaitable {
         F: FnMut(Python<'_>, T) -> Answer + Send + 'static,
         U: FnMut(T) -> Option<T> + Send + 'static,
     {
-        Awaitable::new(State::Start(Box::new(move |caller| {
-            Box::new(Typed { waiting: make(caller), finish, undo })
-        })))
+        let start: Start = Box::new(move |caller| Box::new(Typed { waiting: make(caller), finish, undo }));
+        Awaitable::new(State::Start(start, "await", On::Anything))
     }
 
     /// A wait that brings nothing: its answer is whether it ended in time.
@@ -209,6 +212,14 @@ impl Awaitable {
         Awaitable::call(make, finish, undo)
     }
 
+    /// Says what the call is called, and what it is about; for calls made by `call`.
+    pub(crate) fn about(mut self, label: &'static str, on: On) -> Awaitable {
+        if let State::Start(_, its_label, its_on) = self.state.get_mut() {
+            (*its_label, *its_on) = (label, on);
+        }
+        self
+    }
+
     /// Nothing to wait for: what an `__aexit__` that does not block returns.
     pub(crate) fn nothing() -> Awaitable {
         Awaitable::new(State::Yielded)
@@ -235,7 +246,24 @@ impl Awaitable {
 
     /// The next step of `await`.
     pub(crate) fn step(&self, py: Python<'_>) -> PyResult<Went> {
-        match self.replace(State::Done) {
+        let state = match self.replace(State::Done) {
+            State::Again(state) => *state,
+            state => {
+                let gives_way = match &state {
+                    State::Send(channel, ..) => awaited(py, "chan.asend", On::Made(channel.bubble()))?,
+                    State::Recv(channel, ..) => awaited(py, "chan.arecv", On::Made(channel.bubble()))?,
+                    State::Start(_, label, on) => awaited(py, label, *on)?,
+                    State::Yield => awaited(py, "agosched", On::Nothing).map(|_gives_way| false)?,
+                    _ => false,
+                };
+                if gives_way {
+                    self.replace(State::Again(Box::new(state)));
+                    return Ok(Went::Yields(py.None()));
+                }
+                state
+            }
+        };
+        match state {
             State::Send(channel, value, wait) => {
                 begin(py)?;
                 match channel.try_send(value) {
@@ -265,9 +293,9 @@ impl Awaitable {
                 Ok(Went::Yields(py.None()))
             }
             State::Yielded => Ok(Went::ReturnsNone),
-            State::Start(start) => self.start(py, start),
+            State::Start(start, ..) => self.start(py, start),
             State::Waiting(underway) => self.go_on(py, underway),
-            State::Done => Err(PyRuntimeError::new_err(
+            State::Done | State::Again(_) => Err(PyRuntimeError::new_err(
                 "a call like this is awaited once, and by one task: make a new one",
             )),
         }
@@ -470,7 +498,8 @@ pub(crate) fn asleep(seconds: &Bound<'_, PyAny>) -> PyResult<Awaitable> {
         move |caller| polled::sleep(wait, caller),
         |py, slept| slept.map(|()| py.None()).map_err(|error| errors::sleep(py, error)),
         undo_nothing,
-    ))
+    )
+    .about("asleep", On::Nothing))
 }
 
 /// agosched(): as `gosched`, awaited.

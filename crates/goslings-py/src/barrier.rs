@@ -63,7 +63,8 @@ impl Barrier {
                 Err(error) => Err(failed(py, error)),
             },
             undo_nothing,
-        ))
+        )
+        .about("Barrier.await_", On::Shared(self.made)))
     }
 
     /// Breaks the barrier: those who wait and those who come get BrokenBarrierError.

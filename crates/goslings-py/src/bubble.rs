@@ -40,11 +40,18 @@ fn book(bubble: &Bubble) -> Option<std::sync::MutexGuard<'_, Book>> {
 #[inline]
 pub(crate) fn operation(py: Python<'_>, label: &'static str, on: On) -> PyResult<()> {
     let made = if let On::Made(made) | On::Mixed(made) = on { made } else { 0 };
-    if made != 0 || bubble::any() { begin(py, label, on) } else { Ok(()) }
+    if made != 0 || bubble::any() { begin(py, label, on).map(|_gives_way| ()) } else { Ok(()) }
+}
+
+/// The same for a call that is awaited: whether the goroutine is to give way before it.
+#[inline]
+pub(crate) fn awaited(py: Python<'_>, label: &'static str, on: On) -> PyResult<bool> {
+    let made = if let On::Made(made) | On::Mixed(made) = on { made } else { 0 };
+    if made != 0 || bubble::any() { begin(py, label, on) } else { Ok(false) }
 }
 
 #[cold]
-fn begin(py: Python<'_>, label: &'static str, on: On) -> PyResult<()> {
+fn begin(py: Python<'_>, label: &'static str, on: On) -> PyResult<bool> {
     bubble::operation(label, on, |bubble| place(py, bubble)).map_err(|refused| match refused {
         Refused::Outside => PyRuntimeError::new_err(format!(
             "{label}: the object was made in a bubble of goslings.testing and is used outside it"
@@ -288,7 +295,7 @@ pub(crate) fn current() -> Option<PyBubble> {
 #[pyfunction]
 #[pyo3(name = "_step")]
 pub(crate) fn step(py: Python<'_>, label: &str) -> PyResult<()> {
-    if bubble::any() { begin(py, lasting(label), On::Anything) } else { Ok(()) }
+    if bubble::any() { begin(py, lasting(label), On::Anything).map(|_gives_way| ()) } else { Ok(()) }
 }
 
 /// The same text, for ever.

@@ -67,7 +67,8 @@ impl Cond {
                 }
                 None
             },
-        ))
+        )
+        .about("Cond.await_", On::Made(self.made)))
     }
 
     /// Wakes the one that has waited longest, if anybody waits. Never blocks.

@@ -56,7 +56,8 @@ impl Event {
     #[pyo3(signature = (timeout = None))]
     fn await_(&self, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Awaitable> {
         let (event, wait) = (Arc::clone(&self.event), wait(timeout)?);
-        Ok(Awaitable::waiting(move |caller| polled::await_event(event, wait, caller)))
+        let waiting = Awaitable::waiting(move |caller| polled::await_event(event, wait, caller));
+        Ok(waiting.about("Event.await_", On::Shared(self.made)))
     }
 
     fn __await__(&self) -> PyResult<Awaitable> {

@@ -522,6 +522,7 @@ impl Goroutine {
         answer: fn(&Bound<'_, Goroutine>) -> PyResult<Py<PyAny>>,
     ) -> PyResult<Awaitable> {
         let finished = Arc::clone(slf.get().finished());
+        let on = On::Shared(slf.get().bubble_id());
         let (handle, wait) = (slf.unbind(), wait(timeout)?);
         Ok(Awaitable::call(
             move |caller| goslings::polled::recv(finished, wait, caller),
@@ -531,7 +532,8 @@ impl Goroutine {
                 Err(error) => Err(errors::recv(py, error)),
             },
             undo_nothing,
-        ))
+        )
+        .about("await Goroutine", on))
     }
 
     pub(crate) fn label(&self, py: Python<'_>) -> String {
@@ -742,7 +744,8 @@ impl Goroutine {
                 Err(error) => Err(errors::recv(py, error)),
             },
             undo_nothing,
-        ))
+        )
+        .about("Goroutine.ajoin", On::Shared(slf.get().bubble_id())))
     }
 
     /// Whether it has ended. Never blocks.

@@ -30,6 +30,7 @@ pub(crate) fn locking(mutex: &Arc<goslings::Mutex>, wait: Wait, gives: Py<PyAny>
             debug_assert_eq!(unlocked, Ok(()), "locked just now");
         },
     )
+    .about("Mutex.alock", On::Anything)
 }
 
 #[pymethods]

@@ -60,6 +60,7 @@ fn locking(mutex: &Arc<RwMutex>, writes: bool, wait: Wait, gives: Py<PyAny>) -> 
             debug_assert_eq!(unlocked, Ok(()), "locked just now");
         },
     )
+    .about(if writes { "RWMutex.alock" } else { "RWMutex.arlock" }, On::Anything)
 }
 
 #[pymethods]

@@ -176,6 +176,7 @@ pub(crate) fn awaitable(
         given.push((channel, case.value.as_ref().map(|value| Value::Object(value.clone_ref(py)))));
     }
     let channels: Vec<_> = given.iter().map(|(channel, _)| channel.clone()).collect();
+    let made = made_in(channels.iter().flatten().map(|channel| channel.bubble()));
     let cases = cases.unbind();
     Ok(Awaitable::call(
         move |caller| goslings::polled::select(given, wait, caller),
@@ -199,7 +200,18 @@ pub(crate) fn awaitable(
             Ok(sent) => Some(Ok(sent)),
             Err(_) => None,
         },
-    ))
+    )
+    .about("aselect", made))
+}
+
+/// Where the channels with these bubbles were made.
+fn made_in(mut bubbles: impl Iterator<Item = u32>) -> On {
+    let Some(first) = bubbles.next() else { return On::Nothing };
+    // Of several bubbles: whoever is in one of them is outside the other.
+    match bubbles.filter(|&other| other != first).max() {
+        None => On::Made(first),
+        Some(other) => On::Mixed(first.max(other)),
+    }
 }
 
 /// The channel of a case.
@@ -242,13 +254,7 @@ impl<'a> Few<'a> {
     /// Where the channels were made.
     fn made(&self) -> On {
         let cases = if self.len <= self.inline.len() { &self.inline[..self.len] } else { &self.more };
-        let mut channels = cases.iter().filter_map(goslings::Case::chan);
-        let Some(first) = channels.next().map(Channel::bubble) else { return On::Nothing };
-        // Of several bubbles: whoever is in one of them is outside the other.
-        match channels.map(Channel::bubble).filter(|&other| other != first).max() {
-            None => On::Made(first),
-            Some(other) => On::Mixed(first.max(other)),
-        }
+        made_in(cases.iter().filter_map(goslings::Case::chan).map(Channel::bubble))
     }
 
     fn as_mut_slice(&mut self) -> &mut [goslings::Case<'a, Value>] {

@@ -76,7 +76,8 @@ impl Semaphore {
     /// aacquire(n=1, timeout=None): as `acquire`, awaited.
     #[pyo3(signature = (n = 1, timeout = None))]
     fn aacquire(&self, py: Python<'_>, n: i64, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Awaitable> {
-        Ok(acquiring(&self.semaphore, number(n)?, wait(timeout)?, py.None()))
+        let acquiring = acquiring(&self.semaphore, number(n)?, wait(timeout)?, py.None());
+        Ok(acquiring.about("Semaphore.aacquire", On::Shared(self.made)))
     }
 
     /// Takes `n` permits if that needs no waiting; returns whether it did.
@@ -111,7 +112,8 @@ impl Semaphore {
 
     fn __aenter__(slf: Bound<'_, Self>) -> Awaitable {
         let gives = slf.clone().into_any().unbind();
-        acquiring(&slf.get().semaphore, 1, Wait::Forever, gives)
+        let made = slf.get().made;
+        acquiring(&slf.get().semaphore, 1, Wait::Forever, gives).about("Semaphore.aacquire", On::Shared(made))
     }
 
     fn __aexit__(

@@ -59,7 +59,8 @@ impl WaitGroup {
     #[pyo3(signature = (timeout = None))]
     fn await_(&self, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Awaitable> {
         let (group, wait) = (Arc::clone(&self.group), wait(timeout)?);
-        Ok(Awaitable::waiting(move |caller| polled::await_wait_group(group, wait, caller)))
+        let waiting = Awaitable::waiting(move |caller| polled::await_wait_group(group, wait, caller));
+        Ok(waiting.about("WaitGroup.await_", On::Made(self.made)))
     }
 
     fn __await__(&self) -> PyResult<Awaitable> {

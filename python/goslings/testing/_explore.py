@@ -134,6 +134,7 @@ def explore(
     Blocks for as long as it takes. `fn` must do the same each time, apart from the schedule: threads and `blocking` are
     errors in it. What it uses must be made in it. Raises RuntimeError inside another run.
     """
+    __tracebackhide__ = True
     if not callable(fn):
         raise TypeError(f"explore needs a callable, not {type(fn).__name__}")
     if strategy not in ("pct", "random"):
@@ -167,6 +168,7 @@ def replay(fn: Callable[[], object], seed: str, *, leaks: bool = False, steps: i
 
     `leaks` and `steps` must be what they were. Blocks as `explore`. Raises ValueError for what is no such seed.
     """
+    __tracebackhide__ = True
     schedule = _Schedule.parse(seed)
     with _undisturbed(), preempting(schedule.preempt):
         outcome = _run(fn, schedule, leaks=leaks, steps=steps)
@@ -175,6 +177,7 @@ def replay(fn: Callable[[], object], seed: str, *, leaks: bool = False, steps: i
 
 
 def _fail(outcome: _Outcome, schedule: _Schedule, number: int) -> None:
+    __tracebackhide__ = True
     failure = ScheduleFailure(outcome.reason, str(schedule), number, outcome.trace or [], outcome.note)
     try:
         raise failure from outcome.cause

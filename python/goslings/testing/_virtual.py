@@ -95,6 +95,7 @@ class _VirtualTime:
 
     def run[**P, T](self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Returns `fn(*args, **kwargs)`, called as the first goroutine of a new bubble."""
+        __tracebackhide__ = True
         return run_in(new_bubble(self._seed), functools.partial(fn, *args, **kwargs), patch_time=self._patch_time)
 
 
@@ -111,6 +112,7 @@ def new_bubble(seed: int | None) -> _Bubble:
 
 def run_in[T](bubble: _Bubble, fn: Callable[[], T], *, patch_time: bool) -> T:
     """Runs `fn` as the first goroutine of `bubble`, to the end of all; clears the bubble away."""
+    __tracebackhide__ = True
     if _bubble() is not None:
         bubble.close()
         raise RuntimeError("virtual time inside a bubble: bubbles cannot be nested")

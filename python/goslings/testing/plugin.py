@@ -60,6 +60,7 @@ def _virtual_time(request: pytest.FixtureRequest) -> Iterator[Clock]:
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     """Calls the test by other ways than pytest's own, if it is marked or uses the fixture."""
+    __tracebackhide__ = True
     mark = pyfuncitem.get_closest_marker("explore")
     clock: Any = pyfuncitem.funcargs.get("virtual_time")
     if mark is None and clock is None:
@@ -80,6 +81,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
 
 
 def _explore(test: Callable[[], object], *args: Any, replay: str | None = None, **kwargs: Any) -> None:
+    __tracebackhide__ = True
     from goslings import testing
 
     if replay is None:
@@ -103,6 +105,7 @@ def pytest_timeout_cancel_timer(item: pytest.Item) -> None:
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
     """pytest's own `faulthandler_timeout` shows the threads of a slow test; this shows the goroutines, too."""
+    __tracebackhide__ = True
     seconds = 0.0
     if item.config.pluginmanager.hasplugin("faulthandler"):
         seconds = float(item.config.getini("faulthandler_timeout") or 0)

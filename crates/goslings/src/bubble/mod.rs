@@ -230,13 +230,15 @@ pub(crate) fn random() -> Option<u64> {
 /// The running goroutine is about to do something that others can notice. `place` says where, in the host's
 /// numbers, and is called without locks held; None: this is no step.
 ///
+/// Whoever has no stack cannot be put aside here: true says that it is to give way, and to go on later.
+///
 /// # Errors
 /// [`Refused`].
 pub fn operation(
     label: &'static str,
     on: On,
     place: impl FnOnce(&Bubble) -> Option<u32>,
-) -> Result<(), Refused> {
+) -> Result<bool, Refused> {
     let id = current_id();
     if let On::Made(made) | On::Mixed(made) = on
         && made != 0
@@ -244,8 +246,8 @@ pub fn operation(
     {
         return Err(Refused::Outside);
     }
-    let Some(task) = crate::sched::current_task() else { return Ok(()) };
-    let Some(member) = task.membership() else { return Ok(()) };
+    let Some(task) = crate::sched::current_task() else { return Ok(false) };
+    let Some(member) = task.membership() else { return Ok(false) };
     let bubble = &member.bubble;
     let durable = match on {
         On::Anything | On::Mixed(_) => false,
@@ -256,7 +258,7 @@ pub fn operation(
     member.durable.store(durable || bubble.config.explores, Ordering::Relaxed);
     match place(bubble) {
         Some(place) => bubble.step(task, member, label, place),
-        None => Ok(()),
+        None => Ok(false),
     }
 }
 
@@ -510,18 +512,18 @@ impl Bubble {
         member: &Membership,
         label: &'static str,
         place: u32,
-    ) -> Result<(), Refused> {
+    ) -> Result<bool, Refused> {
         let mut state = self.state.lock();
         let known = &mut state.members;
         if let Some(known) = known.get_mut(member.number as usize) {
             (known.label, known.place) = (label, place);
         }
         if !self.config.explores {
-            return Ok(());
+            return Ok(false);
         }
         if state.ending {
             drop(state);
-            return if task.take_cancel() { Err(Refused::Cancelled) } else { Ok(()) };
+            return if task.take_cancel() { Err(Refused::Cancelled) } else { Ok(false) };
         }
         state.steps += 1;
         self.note(&mut state, member.number, What::Operation(label, place));
@@ -530,7 +532,7 @@ impl Bubble {
             state.ending = true;
             drop(state);
             self.settled.set();
-            return Ok(());
+            return Ok(false);
         }
         if self.config.early_timers && state.chooser.one_in(EARLY) {
             let soonest = self.timers.soonest();
@@ -541,9 +543,9 @@ impl Bubble {
                 state = self.state.lock();
             }
         }
-        if task.is_stackless() {
-            // It has no stack to be left on: others go on where it awaits.
-            return Ok(());
+        if state.next.is_some() {
+            // Without a stack, and asked already to give way.
+            return Ok(true);
         }
         let steps = state.steps;
         let State { chooser, ready, next, .. } = &mut *state;
@@ -551,11 +553,14 @@ impl Bubble {
         if let Some((_, other)) = other.and_then(|place| ready.remove(place)) {
             *next = Some(other);
             drop(state);
+            if task.is_stackless() {
+                return Ok(true);
+            }
             crate::sched::make_way(task);
             let mut state = self.state.lock();
             self.note(&mut state, member.number, What::GoesOn);
         }
-        Ok(())
+        Ok(false)
     }
 
     /// Moves the clock on to `at` and fires what is due by then, in random order.
