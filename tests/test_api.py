@@ -39,7 +39,7 @@ PUBLIC = {
         "current",
         "dump",
     ),
-    *("excepthook", "go", "goexit", "gomaxprocs", "gosched", "num_goroutine", "once_value", "parmap", "recv"),
+    *("excepthook", "go", "goexit", "gomaxprocs", "gosched", "leaks", "num_goroutine", "once_value", "parmap", "recv"),
     *("select", "send", "sleep", "stacks", "stats"),
 }
 INTERNAL = {

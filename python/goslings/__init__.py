@@ -53,6 +53,7 @@ from goslings._goslings import sleep as sleep
 from goslings._group import Group as Group
 from goslings._hooks import ExceptHookArgs as ExceptHookArgs
 from goslings._hooks import excepthook as excepthook
+from goslings._leaks import leaks as leaks
 from goslings._map import Map as Map
 from goslings._once import Once as Once
 from goslings._once import once_value as once_value

@@ -33,6 +33,7 @@ __all__ = [
     "_failure",
     "_held",
     "_kernel",
+    "_leaks",
     "_may_block",
     "_now",
     "_outside_event",
@@ -803,6 +804,10 @@ def _detect_deadlocks(on: bool) -> None:
 
 def _recv_idle[T](ch: chan[T], timeout: float) -> T:
     """Receives for a thread that only serves others: it does not count for deadlocks."""
+
+def _leaks(objects: list[Any], depths: dict[int, list[int]]) -> list[int]:
+    """The numbers of the goroutines that nobody can wake. `objects`: all that the collector tracks; `depths`: see
+    `gs_frame_refs`, by number."""
 
 def _now() -> int:
     """The time now, in nanoseconds on the clock of the above."""

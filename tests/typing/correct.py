@@ -45,6 +45,7 @@ from goslings import (
     goexit,
     gomaxprocs,
     gosched,
+    leaks,
     num_goroutine,
     once_value,
     parmap,
@@ -242,6 +243,7 @@ def the_rest() -> None:
     assert_type(stats(), Stats)
     assert_type(stats().switches, int)
     assert_type(stacks(), list[GoroutineStack])
+    assert_type(leaks(), list[GoroutineStack])
     with open(os.devnull, "w") as file:
         dump(file, group=True)
     try:

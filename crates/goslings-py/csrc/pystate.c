@@ -836,6 +836,84 @@ gs_may_hold_lock(void)
     return 0;
 }
 
+typedef void (*gs_visit)(void *arg, PyObject *object, int counted, int sure);
+
+#if PY_VERSION_HEX >= 0x030E0000
+static void
+show_ref(_PyStackRef ref, gs_visit visit, void *arg)
+{
+    uintptr_t tag = ref.bits & 3;
+    PyObject *object = (PyObject *)(ref.bits & ~(uintptr_t)3);
+    if (tag != 3 && object != NULL) { /* 3: a number */
+        visit(arg, object, (tag & 1) == 0, 1);
+    }
+}
+#endif
+
+static void
+show(PyObject *object, gs_visit visit, void *arg)
+{
+    if (object != NULL) {
+        visit(arg, object, 1, 1);
+    }
+}
+
+/* Shows every reference that the frames of a parked goroutine hold: `counted`, if it is counted by the object, and
+ * `sure`, if there is an object for certain. 3.13 does not say how deep the evaluation stack is of a frame that has
+ * called C code: `depths` has that for the frames that gs_frames gives, -1 where nobody knows; what lies there may be
+ * no object any more. Returns 0, or -1 if not every reference can be told. The world stands still. */
+int
+gs_frame_refs(const gs_area *area, const int *depths, Py_ssize_t known, gs_visit visit, void *arg)
+{
+    if (gs_is_running(area)) {
+        return -1;
+    }
+    Py_ssize_t index = 0;
+    for (struct _PyInterpreterFrame *frame = area->own.current_frame; frame != NULL; frame = frame->previous) {
+#if HIDDEN_FRAMES
+        if (frame == &area->bottom) {
+            break;
+        }
+#endif
+#if PY_VERSION_HEX >= 0x030E0000
+        if (frame->owner >= FRAME_OWNED_BY_INTERPRETER) {
+            continue; /* holds nothing */
+        }
+        if (_PyFrame_IsIncomplete(frame) || frame->stackpointer == NULL) {
+            return -1;
+        }
+        show_ref(frame->f_executable, visit, arg);
+        show_ref(frame->f_funcobj, visit, arg);
+        for (_PyStackRef *ref = frame->localsplus; ref < frame->stackpointer; ref++) {
+            show_ref(*ref, visit, arg);
+        }
+#else
+        if (frame->owner == FRAME_OWNED_BY_CSTACK) {
+            continue;
+        }
+        if (_PyFrame_IsIncomplete(frame)) {
+            return -1;
+        }
+        show(frame->f_executable, visit, arg);
+        show(frame->f_funcobj, visit, arg);
+        int locals = _PyFrame_GetCode(frame)->co_nlocalsplus;
+        int depth = frame->stacktop >= 0 ? frame->stacktop - locals : index < known ? depths[index] : -1;
+        if (depth < 0) {
+            return -1;
+        }
+        for (int i = 0; i < locals + depth; i++) {
+            if (frame->localsplus[i] != NULL) {
+                visit(arg, frame->localsplus[i], 1, i < locals || frame->stacktop >= 0);
+            }
+        }
+#endif
+        show(frame->f_locals, visit, arg);
+        show((PyObject *)frame->frame_obj, visit, arg);
+        index++;
+    }
+    return 0;
+}
+
 /* Whether this thread (or goroutine) has a context: until a context variable is set there may be none. */
 int
 gs_has_context(void)

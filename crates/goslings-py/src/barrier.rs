@@ -4,6 +4,7 @@ use crate::awaitable::{Awaitable, undo_nothing};
 use crate::bubble::{On, operation};
 use crate::errors;
 use crate::host::may_block;
+use crate::leaks::Waitable;
 use crate::timeout::wait;
 use goslings::{BarrierError, polled};
 use pyo3::exceptions::PyValueError;
@@ -25,6 +26,13 @@ fn failed(py: Python<'_>, error: BarrierError) -> PyErr {
     match error {
         BarrierError::Broken => errors::broken_barrier(),
         BarrierError::Wait(error) => errors::wait(py, error, "barrier wait"),
+    }
+}
+
+impl Barrier {
+    /// For the search for leaks.
+    pub(crate) fn waitable(&self) -> Waitable {
+        Waitable::shared(&self.barrier)
     }
 }
 

@@ -4,6 +4,7 @@ use crate::awaitable::{Awaitable, Form};
 use crate::bubble::{On, operation};
 use crate::errors::{self, no_copy, no_pickle};
 use crate::host::may_block;
+use crate::leaks::Waitable;
 use crate::timeout::wait;
 use crate::value::{Channel, Value};
 use goslings::Wait;
@@ -169,6 +170,13 @@ fn same(channel: &Arc<Channel>, other: &Bound<'_, PyAny>) -> Option<bool> {
 fn hash(channel: &Arc<Channel>) -> isize {
     // Addresses are aligned: the low bits say nothing.
     (Arc::as_ptr(channel).addr() >> 4).cast_signed()
+}
+
+impl PyChan {
+    /// For the search for leaks.
+    pub(crate) fn waitable(&self) -> Waitable {
+        Waitable::shared(&self.channel)
+    }
 }
 
 #[pymethods]
@@ -381,6 +389,13 @@ fn equal(py: Python<'_>, same: Option<bool>) -> Py<PyAny> {
     }
 }
 
+impl SendChan {
+    /// For the search for leaks.
+    pub(crate) fn waitable(&self) -> Waitable {
+        Waitable::shared(&self.channel)
+    }
+}
+
 #[pymethods]
 impl SendChan {
     /// As `chan.send`.
@@ -465,6 +480,13 @@ impl SendChan {
 
     fn __repr__(&self) -> String {
         format!("<SendChan of chan {:#x}>", Arc::as_ptr(&self.channel).addr())
+    }
+}
+
+impl RecvChan {
+    /// For the search for leaks.
+    pub(crate) fn waitable(&self) -> Waitable {
+        Waitable::shared(&self.channel)
     }
 }
 

@@ -4,6 +4,7 @@ use crate::awaitable::Awaitable;
 use crate::bubble::{On, operation};
 use crate::errors;
 use crate::host::may_block;
+use crate::leaks::Waitable;
 use crate::mutex::PyMutex;
 use crate::timeout::wait;
 use goslings::{CondError, polled};
@@ -28,6 +29,13 @@ fn notified(py: Python<'_>, answer: Result<(), CondError>) -> PyResult<bool> {
         Ok(()) => Ok(true),
         Err(CondError::NotLocked) => Err(errors::misuse("Cond.wait with its Mutex unlocked")),
         Err(CondError::Wait(error)) => errors::waited(py, Err(error)),
+    }
+}
+
+impl Cond {
+    /// For the search for leaks.
+    pub(crate) fn waitable(&self) -> Waitable {
+        Waitable::shared(&self.cond)
     }
 }
 
@@ -91,9 +99,9 @@ impl Cond {
         self.mutex.clone_ref(py)
     }
 
-    fn __enter__(slf: Bound<'_, Self>) -> PyResult<Bound<'_, Self>> {
+    fn __enter__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, Self>> {
         slf.get().mutex.bind(slf.py()).call_method0("lock")?;
-        Ok(slf)
+        Ok(slf.clone())
     }
 
     fn __exit__(

@@ -4,6 +4,7 @@ use crate::awaitable::Awaitable;
 use crate::bubble::{On, operation};
 use crate::errors;
 use crate::host::may_block;
+use crate::leaks::Waitable;
 use crate::timeout::wait;
 use goslings::polled;
 use pyo3::prelude::*;
@@ -15,6 +16,13 @@ pub(crate) struct Event {
     event: Arc<goslings::Event>,
     /// The number of the bubble that it was made in; 0: none.
     made: u32,
+}
+
+impl Event {
+    /// For the search for leaks.
+    pub(crate) fn waitable(&self) -> Waitable {
+        Waitable::shared(&self.event)
+    }
 }
 
 #[pymethods]

@@ -260,17 +260,20 @@ pub(crate) fn run_here(py: Python<'_>, function: Py<PyAny>) -> PyResult<()> {
 /// Runs the goroutine of `handle`, on its own stack.
 pub(crate) fn run(py: Python<'_>, handle: &Bound<'_, Goroutine>) {
     let this = handle.get();
-    let (start, cancelled) = {
-        let mut live = this.lock();
-        (live.start.take(), live.cancel_requested)
+    let call = {
+        let live = this.lock();
+        let start = live.start.as_ref().filter(|_| !live.cancel_requested);
+        start.map(|start| {
+            host::lend(&start.function, &start.args, start.kwargs.as_ref(), start.context.as_ref())
+        })
     };
-    let end = match start {
-        Some(start) if !cancelled => this.call(py, start),
-        start => {
-            drop(start);
-            End::Cancelled(Kept::new(this.take_cancel_message()))
-        }
+    let end = match call {
+        // The handle keeps what was lent until the call is over.
+        Some(call) => this.call(py, call),
+        None => End::Cancelled(Kept::new(this.take_cancel_message())),
     };
+    let start = this.lock().start.take();
+    drop(start);
     this.finish(py, handle, end);
 }
 
@@ -332,16 +335,9 @@ impl Goroutine {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn call(&self, py: Python<'_>, start: Start) -> End {
-        let Start { function, args, kwargs, context, stackless: _ } = start;
-        let result = host::call_in_context(
-            function.bind(py),
-            args.bind(py),
-            kwargs.as_ref().map(|kwargs| kwargs.bind(py)),
-            context.as_ref().map(|context| context.bind(py)),
-        );
+    fn call(&self, py: Python<'_>, call: host::Lent) -> End {
         // A plain function that returns a coroutine: it runs here, on this stack.
-        let result = result.and_then(|value| match host::is_coroutine(&value) {
+        let result = call.call(py).and_then(|value| match host::is_coroutine(&value) {
             true => coroutine::drive(&value, &self.driver),
             false => Ok(value.unbind()),
         });
@@ -502,6 +498,26 @@ impl Goroutine {
     /// The goroutine, if it has not ended and belongs to this process.
     pub(crate) fn alive(&self) -> Option<&Task> {
         self.task.get().filter(|task| self.end.get().is_none() && !task.is_ghost()).map(|task| &**task)
+    }
+
+    /// Where the WaitGroup is that is told of its end.
+    pub(crate) fn group_address(&self) -> Option<usize> {
+        self.group.as_ref().map(|group| Arc::as_ptr(group).expose_provenance())
+    }
+
+    /// Shows what a call of a Python function refers to beside what its handle and its frame do: it copies all its
+    /// arguments, if some have names.
+    pub(crate) fn visit_copies(&self, mut visit: impl FnMut(*mut pyo3::ffi::PyObject)) {
+        let Ok(live) = self.live.try_lock() else { return };
+        let Some(start) = &live.start else { return };
+        if let Some(kwargs) = &start.kwargs {
+            host::visit_call_copies(
+                start.function.as_ptr(),
+                start.args.as_ptr(),
+                kwargs.as_ptr(),
+                &mut visit,
+            );
+        }
     }
 
     /// The number of the goroutine that started it; 0 if that was a thread.

@@ -652,6 +652,92 @@ pub(crate) fn new_awaitable(py: Python<'_>, content: Awaitable) -> PyResult<Py<A
     }
 }
 
+/// A call of what somebody else keeps alive: it holds no references, so that all that there are can be found in the
+/// one who does.
+pub(crate) struct Lent {
+    function: *mut ffi::PyObject,
+    args: *mut ffi::PyObject,
+    kwargs: *mut ffi::PyObject,
+    context: *mut ffi::PyObject,
+}
+
+/// Lends what is to be called. The lender keeps it until the call is over.
+pub(crate) fn lend(
+    function: &Py<PyAny>,
+    args: &Py<PyTuple>,
+    kwargs: Option<&Py<PyDict>>,
+    context: Option<&Py<PyAny>>,
+) -> Lent {
+    let null = std::ptr::null_mut;
+    Lent {
+        function: function.as_ptr(),
+        args: args.as_ptr(),
+        kwargs: kwargs.map_or_else(null, Py::as_ptr),
+        context: context.map_or_else(null, Py::as_ptr),
+    }
+}
+
+impl Lent {
+    /// Calls it.
+    pub(crate) fn call(self, py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+        // SAFETY: `lend`'s contract; these are borrowed, so their drop must not happen.
+        let borrow = |object| unsafe { Borrowed::from_ptr_or_opt(py, object) };
+        let (Some(function), Some(args)) = (borrow(self.function), borrow(self.args)) else {
+            unreachable!("lent from references");
+        };
+        let (kwargs, context) = (borrow(self.kwargs), borrow(self.context));
+        // SAFETY: lent from a tuple.
+        let args = unsafe { args.cast_unchecked::<PyTuple>() };
+        // SAFETY: lent from a dict.
+        let kwargs = kwargs.map(|kwargs| unsafe { kwargs.cast_unchecked::<PyDict>() });
+        call_in_context(&function, &args, kwargs.as_deref(), context.as_deref())
+    }
+}
+
+/// Shows the references that a call of a Python function holds to its arguments until it returns, beside those of its
+/// frame: with named ones it makes an array of all.
+pub(crate) fn visit_call_copies(
+    function: *mut ffi::PyObject,
+    args: *mut ffi::PyObject,
+    kwargs: *mut ffi::PyObject,
+    visit: &mut impl FnMut(*mut ffi::PyObject),
+) {
+    // SAFETY: the callers give a callable, a tuple and a dict that live, and nothing changes them meanwhile.
+    unsafe {
+        if ffi::PyFunction_Check(function) == 0 || ffi::PyDict_Size(kwargs) == 0 {
+            return;
+        }
+        for place in 0..ffi::PyTuple_Size(args) {
+            visit(ffi::PyTuple_GetItem(args, place));
+        }
+        let (mut place, mut value) = (0, std::ptr::null_mut());
+        while ffi::PyDict_Next(kwargs, &raw mut place, std::ptr::null_mut(), &raw mut value) != 0 {
+            visit(value);
+        }
+    }
+}
+
+/// Shows that the running goroutine holds `object` while it waits in a call of ours, until the drop. For the search
+/// for leaks.
+pub(crate) struct Held(*mut ());
+
+impl Held {
+    #[inline]
+    pub(crate) fn new(object: &Bound<'_, PyAny>) -> Held {
+        Held(Held::show(object.as_ptr().cast()))
+    }
+
+    fn show(object: *mut ()) -> *mut () {
+        goslings::with_current(|task| task.map_or(std::ptr::null_mut(), |task| task.show_held(object)))
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        Held::show(self.0);
+    }
+}
+
 /// Calls `function` with `context` entered.
 #[inline]
 pub(crate) fn call_in_context<'py>(

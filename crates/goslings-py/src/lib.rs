@@ -15,6 +15,8 @@ mod goroutine;
 mod group;
 #[expect(unsafe_code, reason = "calls into the C file that swaps the interpreter's per-thread state")]
 mod host;
+#[expect(unsafe_code, reason = "looks at objects while the collector has stopped everybody")]
+mod leaks;
 mod mutex;
 #[expect(unsafe_code, reason = "a descriptor of its own")]
 mod port;
@@ -58,6 +60,8 @@ mod module {
     use crate::group::{failure, may_block, prepare, start};
     #[pymodule_export]
     use crate::host::{after_fork_child, after_fork_parent, before_fork, kernel, stop};
+    #[pymodule_export]
+    use crate::leaks::leaks;
     #[pymodule_export]
     use crate::mutex::PyMutex;
     #[pymodule_export]

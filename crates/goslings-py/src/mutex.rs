@@ -4,6 +4,7 @@ use crate::awaitable::Awaitable;
 use crate::bubble::{On, operation};
 use crate::errors;
 use crate::host::may_block;
+use crate::leaks::Waitable;
 use crate::timeout::wait;
 use goslings::{Wait, polled};
 use pyo3::prelude::*;
@@ -31,6 +32,13 @@ pub(crate) fn locking(mutex: &Arc<goslings::Mutex>, wait: Wait, gives: Py<PyAny>
         },
     )
     .about("Mutex.alock", On::Anything)
+}
+
+impl PyMutex {
+    /// For the search for leaks.
+    pub(crate) fn waitable(&self) -> Waitable {
+        Waitable::shared(&self.mutex)
+    }
 }
 
 #[pymethods]
@@ -77,9 +85,9 @@ impl PyMutex {
         Ok(self.mutex.is_locked())
     }
 
-    fn __enter__(slf: Bound<'_, Self>) -> PyResult<Bound<'_, Self>> {
+    fn __enter__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, Self>> {
         slf.get().lock(slf.py(), None)?;
-        Ok(slf)
+        Ok(slf.clone())
     }
 
     fn __exit__(

@@ -4,6 +4,7 @@ use crate::awaitable::Awaitable;
 use crate::bubble::{On, operation};
 use crate::errors;
 use crate::host::may_block;
+use crate::leaks::Waitable;
 use crate::timeout::wait;
 use goslings::{RwMutex, Wait, polled};
 use pyo3::prelude::*;
@@ -61,6 +62,13 @@ fn locking(mutex: &Arc<RwMutex>, writes: bool, wait: Wait, gives: Py<PyAny>) -> 
         },
     )
     .about(if writes { "RWMutex.alock" } else { "RWMutex.arlock" }, On::Anything)
+}
+
+impl RWMutex {
+    /// For the search for leaks.
+    pub(crate) fn waitable(&self) -> Waitable {
+        Waitable::shared(&self.mutex)
+    }
 }
 
 #[pymethods]
@@ -140,6 +148,13 @@ impl RWMutex {
     }
 }
 
+impl RWMutexSide {
+    /// For the search for leaks.
+    pub(crate) fn waitable(&self) -> Waitable {
+        Waitable::shared(&self.mutex)
+    }
+}
+
 #[pymethods]
 impl RWMutexSide {
     fn __aenter__(slf: Bound<'_, Self>) -> Awaitable {
@@ -158,14 +173,14 @@ impl RWMutexSide {
         Ok(Awaitable::nothing())
     }
 
-    fn __enter__(slf: Bound<'_, Self>) -> PyResult<Bound<'_, Self>> {
+    fn __enter__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, Self>> {
         let this = slf.get();
         if this.writes {
             lock(&this.mutex, slf.py(), None)?;
         } else {
             rlock(&this.mutex, slf.py(), None)?;
         }
-        Ok(slf)
+        Ok(slf.clone())
     }
 
     fn __exit__(

@@ -4,7 +4,7 @@ use crate::awaitable::Awaitable;
 use crate::bubble::{On, operation};
 use crate::chan::{PyChan, RecvChan, SendChan};
 use crate::errors;
-use crate::host::may_block;
+use crate::host::{Held, may_block};
 use crate::timeout::wait;
 use crate::value::{Channel, Value};
 use goslings::SelectError;
@@ -123,7 +123,8 @@ pub(crate) fn select(
 ) -> PyResult<Option<Selected>> {
     may_block(py, "aselect(...)")?;
     let mut given: Few<'_> = Few::new();
-    let cases = cases.as_slice();
+    let all = cases;
+    let cases = all.as_slice();
     for case in cases {
         let case = checked(case)?;
         given.push(match (channel(case.given.bind(py)), &case.value) {
@@ -136,7 +137,11 @@ pub(crate) fn select(
         });
     }
     operation(py, "select", given.made())?;
-    match goslings::select(given.as_mut_slice(), wait(timeout)?) {
+    let wait = wait(timeout)?;
+    let held = Held::new(all);
+    let answer = goslings::select(given.as_mut_slice(), wait);
+    drop(held);
+    match answer {
         Ok(chosen) => Ok(Some(selected(py, checked(&cases[chosen.index])?, chosen))),
         Err(SelectError::TimedOut) => Ok(None),
         Err(error) => Err(errors::select(py, error)),

@@ -4,6 +4,7 @@ use crate::awaitable::Awaitable;
 use crate::bubble::{On, operation};
 use crate::errors;
 use crate::host::may_block;
+use crate::leaks::Waitable;
 use crate::timeout::wait;
 use goslings::{AcquireError, Wait, polled};
 use pyo3::exceptions::PyValueError;
@@ -52,6 +53,13 @@ fn acquiring(semaphore: &Arc<goslings::Semaphore>, n: u64, wait: Wait, gives: Py
     )
 }
 
+impl Semaphore {
+    /// For the search for leaks.
+    pub(crate) fn waitable(&self) -> Waitable {
+        Waitable::shared(&self.semaphore)
+    }
+}
+
 #[pymethods]
 impl Semaphore {
     #[new]
@@ -95,9 +103,9 @@ impl Semaphore {
         released.map_err(|_| errors::misuse("release of more permits than were acquired"))
     }
 
-    fn __enter__(slf: Bound<'_, Self>) -> PyResult<Bound<'_, Self>> {
+    fn __enter__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, Self>> {
         slf.get().acquire(slf.py(), 1, None)?;
-        Ok(slf)
+        Ok(slf.clone())
     }
 
     fn __exit__(

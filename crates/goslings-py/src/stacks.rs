@@ -14,11 +14,11 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 use std::ffi::{c_int, c_void};
 
+/// What is called with each object.
+pub(crate) type Visit = unsafe extern "C" fn(*mut ffi::PyObject, *mut c_void) -> c_int;
+
 unsafe extern "C" {
-    fn PyUnstable_GC_VisitObjects(
-        callback: unsafe extern "C" fn(*mut ffi::PyObject, *mut c_void) -> c_int,
-        arg: *mut c_void,
-    );
+    fn PyUnstable_GC_VisitObjects(callback: Visit, arg: *mut c_void);
     fn gs_is_running(area: *const Area) -> c_int;
     fn gs_frames(
         area: *const Area,
@@ -64,9 +64,14 @@ fn search(py: Python<'_>) -> Search<'_> {
     let class = py.get_type::<Goroutine>().as_type_ptr();
     let mut search = Search { py, class, goroutines: Vec::new(), threads: None };
     let arg = (&raw mut search).cast();
-    // SAFETY: attached; `visit` does what is allowed there, and gets the search back that it is given.
-    unsafe { PyUnstable_GC_VisitObjects(visit, arg) };
+    visit_objects(py, visit, arg);
     search
+}
+
+/// Calls `visit` with each object that the collector tracks until it returns 0; the world stands still meanwhile.
+pub(crate) fn visit_objects(_py: Python<'_>, visit: Visit, arg: *mut c_void) {
+    // SAFETY: attached; the callers' functions do what is allowed there, and get back what they give.
+    unsafe { PyUnstable_GC_VisitObjects(visit, arg) };
 }
 
 /// Looks at one object. Makes none, drops none, calls no Python; 1: go on.

@@ -6,6 +6,7 @@ use crate::chan::RecvChan;
 use crate::errors;
 use crate::goroutine::run_here;
 use crate::host::may_block;
+use crate::leaks::Waitable;
 use crate::timeout::{from_seconds, seconds};
 use crate::value::{Channel, Value};
 use goslings::{Deadline, Fired, Job, Target, Timer, Wait};
@@ -164,6 +165,16 @@ impl PyTimer {
     }
 }
 
+impl PyTimer {
+    /// For the search for leaks.
+    pub(crate) fn waitable(&self) -> Waitable {
+        match &self.kind {
+            Kind::Channel(channel) => Waitable::shared(channel),
+            Kind::Function(_) => Waitable::none(),
+        }
+    }
+}
+
 #[pymethods]
 impl PyTimer {
     #[new]
@@ -244,6 +255,13 @@ fn period(value: &Bound<'_, PyAny>) -> PyResult<(Deadline, u64)> {
     let time = Duration::try_from_secs_f64(period).unwrap_or(FAR).clamp(Duration::from_nanos(1), FAR);
     let nanoseconds = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
     Ok((deadline(period), nanoseconds))
+}
+
+impl Ticker {
+    /// For the search for leaks.
+    pub(crate) fn waitable(&self) -> Waitable {
+        Waitable::shared(&self.channel)
+    }
 }
 
 #[pymethods]

@@ -5,6 +5,7 @@ use crate::bubble::{On, operation};
 use crate::errors;
 use crate::goroutine::{Goroutine, launch};
 use crate::host::may_block;
+use crate::leaks::Waitable;
 use crate::timeout::wait;
 use goslings::polled;
 use pyo3::prelude::*;
@@ -23,6 +24,13 @@ impl WaitGroup {
     /// The runtime's object behind it.
     pub(crate) fn counter(&self) -> Arc<goslings::WaitGroup> {
         Arc::clone(&self.group)
+    }
+}
+
+impl WaitGroup {
+    /// For the search for leaks.
+    pub(crate) fn waitable(&self) -> Waitable {
+        Waitable::shared(&self.group)
     }
 }
 

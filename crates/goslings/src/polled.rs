@@ -225,7 +225,7 @@ impl Future for Parked<'_> {
         if !this.started {
             this.started = true;
             if let Caller::Task(task) = caller {
-                task.note_wait(this.why);
+                task.note_wait(this.why, this.entry.is_some());
             }
             if let Some(entry) = &this.entry {
                 // SAFETY: pinned, and taken out below, before this future ends; a future that has not ended is

@@ -38,6 +38,8 @@ pub struct Seen {
     pub reason: WaitReason,
     /// On which object: an address, 0 if none. See [`objects`].
     pub object: usize,
+    /// Whether that wait has a time limit.
+    pub timed: bool,
     /// Since when, on the coarse clock.
     pub since: Deadline,
     /// What its host put aside; null if it has no stack.
@@ -62,7 +64,7 @@ impl Task {
         let fiber = self.fiber();
         // SAFETY: a started task's fiber lives until its end, and its worker stands still.
         let area = unsafe { fiber.as_ref() }.map_or(ptr::null_mut(), |fiber| fiber.area());
-        Seen { id: self.id(), standing, reason, object, since: Deadline(since), area }
+        Seen { id: self.id(), standing, reason, object, timed: self.is_timed(), since: Deadline(since), area }
     }
 }
 

@@ -148,6 +148,24 @@ impl<T> WaitQueue<T> {
         !self.is_empty()
     }
 
+    /// The values that `waiter` has brought here and that nobody has taken.
+    ///
+    /// # Safety
+    /// `waiter` waits, was not claimed, and cannot return meanwhile.
+    pub(crate) unsafe fn brought_by(&self, waiter: NonNull<Waiter>) -> Vec<&T> {
+        let mut found = Vec::new();
+        let mut node = self.head;
+        // SAFETY: queued nodes are valid, and we are under the queue's lock.
+        while let Some(here) = unsafe { node.as_ref() } {
+            if here.waiter == waiter && here.generation == generation() {
+                // SAFETY: by the contract nobody else touches the value now.
+                found.extend(unsafe { (*here.value.get()).as_ref() });
+            }
+            node = here.next.get();
+        }
+        found
+    }
+
     /// Queues `node` at the back.
     ///
     /// # Safety

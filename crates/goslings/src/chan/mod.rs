@@ -260,6 +260,23 @@ impl<T> Chan<T> {
         state.receivers.has_any()
     }
 
+    /// Shows every value that `task` waits to send here; none if the lock is taken.
+    ///
+    /// # Safety
+    /// `task` was seen to wait since the world stands still: see stacks.rs.
+    pub unsafe fn visit_sender(&self, task: &crate::Task, visit: impl FnMut(&T)) {
+        if let Some(state) = self.state.try_lock() {
+            // SAFETY: by the contract.
+            let values = unsafe { state.senders.brought_by(std::ptr::NonNull::from(task).cast()) };
+            values.into_iter().for_each(visit);
+        }
+    }
+
+    /// The goroutine whose end closes it; 0 for a usual channel.
+    pub fn goroutine(&self) -> u64 {
+        self.goroutine
+    }
+
     /// Why a receiver waits.
     fn recv_reason(&self) -> WaitReason {
         if self.goroutine == 0 { WaitReason::ChanReceive } else { WaitReason::GoroutineResult }

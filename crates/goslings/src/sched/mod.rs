@@ -193,7 +193,7 @@ pub fn current() -> Option<Arc<Task>> {
 
 /// Puts the running goroutine aside until it is woken.
 pub(crate) fn park(task: &Task, why: Why, deadline: Option<Deadline>) {
-    task.note_wait(why);
+    task.note_wait(why, deadline.is_some());
     match deadline {
         None => {
             if let Some(member) = task.membership() {

@@ -19,7 +19,7 @@ use crate::waiter::{Kind, WaitReason, Waiter, Why};
 use std::cell::{Cell, UnsafeCell};
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize};
 
 /// What a goroutine runs. Two words, so that a host can start one without a box.
 #[derive(Debug)]
@@ -125,6 +125,10 @@ pub struct Task {
     reason: AtomicU8,
     object: AtomicUsize,
     since: AtomicU64,
+    /// Whether that wait ends by itself.
+    timed: AtomicBool,
+    /// An object of the host's that a call of this goroutine holds while it waits, and nothing else shows; null: none.
+    held: AtomicPtr<()>,
     /// The host's own: what it knows this goroutine by.
     host_data: AtomicPtr<()>,
     /// The bubble it belongs to, if any.
@@ -170,6 +174,8 @@ impl Task {
             reason: AtomicU8::new(0),
             object: AtomicUsize::new(0),
             since: AtomicU64::new(0),
+            timed: AtomicBool::new(false),
+            held: AtomicPtr::new(ptr::null_mut()),
             host_data: AtomicPtr::new(host_data),
             membership,
         })
@@ -345,7 +351,9 @@ impl Task {
 
     /// It is about to wait.
     #[inline]
-    pub(crate) fn note_wait(&self, why: Why) {
+    pub(crate) fn note_wait(&self, why: Why, timed: bool) {
+        // Ordering: Relaxed. As below.
+        self.timed.store(timed, Ordering::Relaxed);
         // Ordering: Relaxed. For people to read; whoever follows the address has stopped this goroutine in a
         // way that makes the store visible.
         self.object.store(why.object, Ordering::Relaxed);
@@ -359,6 +367,26 @@ impl Task {
     pub(crate) fn waits_on(&self) -> (usize, u64) {
         // Ordering: Relaxed. As in `note_wait`.
         (self.object.load(Ordering::Relaxed), self.since.load(Ordering::Relaxed))
+    }
+
+    /// Whether its last wait had a time limit.
+    pub(crate) fn is_timed(&self) -> bool {
+        // Ordering: Relaxed. As in `note_wait`.
+        self.timed.load(Ordering::Relaxed)
+    }
+
+    /// Shows what a call of this goroutine holds, from inside it; returns what was shown before.
+    pub fn show_held(&self, object: *mut ()) -> *mut () {
+        let before = self.held();
+        // Ordering: Relaxed. As in `note_wait`.
+        self.held.store(object, Ordering::Relaxed);
+        before
+    }
+
+    /// What was last shown to be held.
+    pub fn held(&self) -> *mut () {
+        // Ordering: Relaxed. As in `note_wait`.
+        self.held.load(Ordering::Relaxed)
     }
 
     /// It goes on.
