@@ -97,8 +97,8 @@ unsafe extern "C" fn visit(object: *mut ffi::PyObject, arg: *mut c_void) -> c_in
         Standing::Waiting => unsafe { describe(seen.reason, seen.object) },
         _ => Vec::new(),
     };
-    // SAFETY: as for `running`.
     let frames = match handle.get().coroutine() {
+        // SAFETY: as for `running`.
         None => unsafe { frames(search.py, seen.area) },
         Some(coroutine) => {
             // SAFETY: the handle keeps it alive, and the world stands still.
