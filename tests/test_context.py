@@ -20,12 +20,14 @@ from goslings import (
     DeadlineExceeded,
     GoslingsError,
     RecvChan,
+    after,
     background,
     chan,
     go,
     recv,
     select,
     stats,
+    testing,
 )
 from helpers import SECONDS, churn, count, parked, results, until
 
@@ -57,6 +59,15 @@ def test_x01_background_never_ends() -> None:
     assert root.err() is None
     g = go(select, recv(root.done), recv(root.with_value(1, 2).done), timeout=0.01)
     assert g.result(SECONDS) is None
+
+
+def test_x01_nor_does_it_hold_up_the_clock_of_a_bubble() -> None:
+    def main() -> None:
+        waiting = go(select, recv(background().with_value(1, 2).done), recv(after(5)))
+        picked = select(recv(background().done), recv(after(3600)), recv(None))
+        assert picked.index == 1 and waiting.result(0).index == 1
+
+    testing.virtual_time().run(main)
 
 
 # Cancelling

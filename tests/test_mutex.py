@@ -147,3 +147,25 @@ def test_y05_a_mutex_excludes_goroutines_and_threads(two_workers: None, fast_swi
     for thread in threads:
         thread.join(SECONDS)
     assert box["value"] == 6 * n
+
+
+def test_a_task_cancelled_between_its_wake_and_the_lock_does_not_have_the_lock() -> None:
+    import asyncio
+
+    async def main() -> None:
+        for _ in range(20):
+            mutex = Mutex()
+            assert mutex.try_lock()
+            task = asyncio.create_task(mutex.alock())
+            await asyncio.sleep(0)
+            mutex.unlock()  # wakes the task, which cannot run yet
+            barged = mutex.try_lock()
+            task.cancel()
+            await asyncio.sleep(0)  # the cancellation arrives, and the lock is taken
+            if barged:
+                mutex.unlock()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert mutex.try_lock(), "nobody has it"
+
+    asyncio.run(main())

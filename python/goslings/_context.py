@@ -23,6 +23,7 @@ from typing import Any, NamedTuple, NoReturn, Self
 
 from goslings._errors import Closed, DeadlineExceeded
 from goslings._goslings import RecvChan, Timer, after_func, chan, go, recv, select
+from goslings._goslings import _never as _never_ready
 
 __all__ = ["Context", "background"]
 
@@ -451,7 +452,7 @@ def _number(seconds: float) -> float:
     return seconds
 
 
-_never: RecvChan[None] = chan[None]().receiver()
+_never: RecvChan[None] = _never_ready()
 _background = _Unending(None)
 _error = CancelledError("stopped")
 _stopped = _End(_error, _error)

@@ -35,6 +35,7 @@ __all__ = [
     "_kernel",
     "_leaks",
     "_may_block",
+    "_never",
     "_now",
     "_outside_event",
     "_prepare",
@@ -781,6 +782,11 @@ def _prepare[T](
 
 def _start(goroutine: Goroutine[Any]) -> bool:
     """Starts a goroutine made by `_prepare`; False if it has been started or cancelled already."""
+
+def _never() -> RecvChan[Any]:
+    """The receiving end of a channel that is never ready, also for goroutines of a bubble: Go's nil channel as an
+    object.
+    """
 
 def _may_block(twin: str) -> None:
     """Raises RuntimeError, naming `twin` as what to use, in an async goroutine or asyncio task: for what may

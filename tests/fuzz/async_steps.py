@@ -302,7 +302,10 @@ class AsyncMachine(Machine):
             await agosched()
             return n
 
-        self.check_mapped([n async for n in self.mapped(work, items, limit, ordered)], items, ordered)
+        # Closed at once: a task that is cancelled keeps its frames, and what they refer to, as long as itself.
+        with self.mapped(work, items, limit, ordered) as mapped:
+            got = [n async for n in mapped]
+        self.check_mapped(got, items, ordered)
 
 
 class Loop:

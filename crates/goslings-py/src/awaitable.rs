@@ -36,6 +36,8 @@ enum Cancelled {
 trait Polled: Send {
     fn poll(&mut self, py: Python<'_>) -> Option<Answer>;
     fn cancel(&mut self, py: Python<'_>) -> Cancelled;
+    /// Goes on with a call that was cancelled, and had to wait for something else first.
+    fn go_on_cancelled(&mut self, py: Python<'_>) -> Cancelled;
 }
 
 /// A call of the runtime, and what its answer means in Python.
@@ -60,7 +62,23 @@ where
     }
 
     fn cancel(&mut self, py: Python<'_>) -> Cancelled {
-        match self.waiting.cancel() {
+        let answer = self.waiting.cancel();
+        self.take_back(py, answer)
+    }
+
+    fn go_on_cancelled(&mut self, py: Python<'_>) -> Cancelled {
+        let answer = self.waiting.poll();
+        self.take_back(py, answer)
+    }
+}
+
+impl<T, F, U> Typed<T, F, U>
+where
+    F: FnMut(Python<'_>, T) -> Answer,
+    U: FnMut(T) -> Option<T>,
+{
+    fn take_back(&mut self, py: Python<'_>, answer: Option<T>) -> Cancelled {
+        match answer {
             None => Cancelled::NotYet,
             Some(answer) => match (self.undo)(answer) {
                 None => Cancelled::Undone,
@@ -312,11 +330,12 @@ impl Awaitable {
     }
 
     fn go_on(&self, py: Python<'_>, mut underway: Box<Underway>) -> PyResult<Went> {
+        if let Some(error) = underway.raise.take() {
+            let cancelled = underway.call.go_on_cancelled(py);
+            return self.end_cancelled(py, underway, cancelled, PyErr::from_value(error.into_bound(py)));
+        }
         match underway.call.poll(py) {
-            Some(answer) => match underway.raise {
-                Some(error) => Err(PyErr::from_value(error.into_bound(py))),
-                None => answer.map(Went::Returns),
-            },
+            Some(answer) => answer.map(Went::Returns),
             None => self.wait(py, underway),
         }
     }
@@ -334,7 +353,19 @@ impl Awaitable {
     /// `error` is thrown in where the call waits: an asyncio task is cancelled, or a coroutine closed.
     fn interrupt(&self, py: Python<'_>, error: PyErr) -> PyResult<Went> {
         let State::Waiting(mut underway) = self.replace(State::Done) else { return Err(error) };
-        match underway.call.cancel(py) {
+        let cancelled = underway.call.cancel(py);
+        self.end_cancelled(py, underway, cancelled, error)
+    }
+
+    /// What comes of a call that `error` has cancelled.
+    fn end_cancelled(
+        &self,
+        py: Python<'_>,
+        mut underway: Box<Underway>,
+        cancelled: Cancelled,
+        error: PyErr,
+    ) -> PyResult<Went> {
+        match cancelled {
             Cancelled::Undone => {}
             Cancelled::Stands(answer) => {
                 if let Some(wait) = &underway.asyncio

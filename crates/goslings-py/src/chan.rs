@@ -75,6 +75,13 @@ fn recv(channel: &Channel, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -
     }
 }
 
+/// The receiving end of a channel that is never ready, also for goroutines of a bubble: Go's nil channel as an object.
+#[pyfunction]
+#[pyo3(name = "_never")]
+pub(crate) fn never() -> RecvChan {
+    RecvChan { channel: Arc::new(Channel::never()), of: None, _timer: None }
+}
+
 /// Receives for a thread that only serves others: it does not count for deadlocks.
 #[pyfunction]
 #[pyo3(name = "_recv_idle")]

@@ -46,7 +46,7 @@ mod module {
     #[pymodule_export]
     use crate::bubble::{PyBubble, current as bubble, step};
     #[pymodule_export]
-    use crate::chan::{PyChan, RecvChan, SendChan, recv_idle};
+    use crate::chan::{PyChan, RecvChan, SendChan, never, recv_idle};
     #[pymodule_export]
     use crate::cond::Cond;
     #[pymodule_export]

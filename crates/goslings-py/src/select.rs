@@ -8,6 +8,7 @@ use crate::host::{Held, may_block};
 use crate::timeout::wait;
 use crate::value::{Channel, Value};
 use goslings::SelectError;
+use goslings::bubble::ANYWHERE;
 use pyo3::exceptions::PyTypeError;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
@@ -210,7 +211,8 @@ pub(crate) fn awaitable(
 }
 
 /// Where the channels with these bubbles were made.
-fn made_in(mut bubbles: impl Iterator<Item = u32>) -> On {
+fn made_in(bubbles: impl Iterator<Item = u32>) -> On {
+    let mut bubbles = bubbles.filter(|&made| made != ANYWHERE);
     let Some(first) = bubbles.next() else { return On::Nothing };
     // Of several bubbles: whoever is in one of them is outside the other.
     match bubbles.filter(|&other| other != first).max() {

@@ -227,6 +227,9 @@ pub(crate) fn random() -> Option<u64> {
     if any() { with_current(|bubble| bubble.random()) } else { None }
 }
 
+/// The number that stands for every bubble, and for none: of what nobody ever changes.
+pub const ANYWHERE: u32 = u32::MAX;
+
 /// The running goroutine is about to do something that others can notice. `place` says where, in the host's
 /// numbers, and is called without locks held; None: this is no step.
 ///
@@ -240,6 +243,7 @@ pub fn operation(
     place: impl FnOnce(&Bubble) -> Option<u32>,
 ) -> Result<bool, Refused> {
     let id = current_id();
+    let on = if let On::Made(ANYWHERE) = on { On::Nothing } else { on };
     if let On::Made(made) | On::Mixed(made) = on
         && made != 0
         && made != id

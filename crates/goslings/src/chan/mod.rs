@@ -54,11 +54,17 @@ impl<T> Chan<T> {
         Chan { goroutine, ..Chan::made_in(bubble, State::new(0, false)) }
     }
 
+    /// A channel on which nobody sends, and which nobody closes: at home in every bubble.
+    #[must_use]
+    pub fn never() -> Chan<T> {
+        Chan::made_in(bubble::ANYWHERE, State::new(0, false))
+    }
+
     fn made_in(bubble: u32, state: State<T>) -> Chan<T> {
         Chan { state: Mutex::new(Rank::Chan, state), goroutine: 0, bubble }
     }
 
-    /// The number of the bubble that it was made in; 0: none.
+    /// The number of the bubble that it was made in; 0: none; or [`bubble::ANYWHERE`].
     #[inline]
     #[must_use]
     pub fn bubble(&self) -> u32 {
