@@ -2,8 +2,8 @@
 //! interpreter it lives in goes through [`Host`].
 //!
 //! Where is what: `chan/` channels, `select.rs`, `timer.rs`, one file per synchronisation object; `waiter.rs`
-//! and `waitq.rs`, what all of them wait with; `task/` goroutines and stacks; `sched/` who runs when; `bubble/` goroutines with a
-//! clock and an order of their own, for tests.
+//! and `waitq.rs`, what all of them wait with; `task/` goroutines and stacks; `sched/` who runs when; `bubble/`
+//! goroutines with a clock and an order of their own, for tests.
 
 // The audit list: every module that needs unsafe code, and why. The others cannot contain any.
 mod barrier;
