@@ -39,7 +39,8 @@ PUBLIC = {
         "current",
         "dump",
     ),
-    *("excepthook", "go", "goexit", "gomaxprocs", "gosched", "leaks", "num_goroutine", "once_value", "parmap", "recv"),
+    *("excepthook", "go", "goexit", "gomaxprocs", "gosched", "leaks", "lock_os_thread", "num_goroutine"),
+    *("once_value", "parmap", "recv", "unlock_os_thread"),
     *("select", "send", "sleep", "stacks", "stats"),
 }
 INTERNAL = {

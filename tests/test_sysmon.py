@@ -592,3 +592,35 @@ def test_warn_blocking_names_who_held_a_worker_and_where(tmp_path: Path) -> None
     )
     assert "goslings: holder has held its worker for" in done.stderr
     assert "over.wait(1)  # the culprit" in done.stderr
+
+
+def test_g21_no_goroutine_starts_on_the_thread_of_one_that_is_locked_to_it(one_worker: None) -> None:
+    threads: set[int] = set()
+    others: set[int] = set()
+
+    def note() -> None:
+        others.add(threading.get_ident())
+
+    def locked() -> None:
+        goslings.lock_os_thread()
+        goslings.lock_os_thread()
+        goslings.unlock_os_thread()
+        for turn in range(count(1000)):
+            threads.add(threading.get_ident())
+            if turn % 10 == 0:
+                go(note).result(SECONDS)
+            goslings.gosched()
+        goslings.unlock_os_thread()
+        goslings.unlock_os_thread()  # once too often: nothing happens
+
+    go(locked).result(SECONDS)
+    assert len(threads) == 1
+    assert others
+    assert not threads & others
+
+
+def test_a_goroutine_that_ends_locked_gives_its_thread_back(one_worker: None) -> None:
+    first = go(lambda: (goslings.lock_os_thread(), threading.get_ident())[1]).result(SECONDS)
+    until(lambda: go(threading.get_ident).result(SECONDS) == first)
+    goslings.lock_os_thread()  # a plain thread: nothing happens
+    goslings.unlock_os_thread()

@@ -45,11 +45,13 @@ from goslings._goslings import go as go
 from goslings._goslings import goexit as goexit
 from goslings._goslings import gomaxprocs as gomaxprocs
 from goslings._goslings import gosched as gosched
+from goslings._goslings import lock_os_thread as lock_os_thread
 from goslings._goslings import num_goroutine as num_goroutine
 from goslings._goslings import recv as recv
 from goslings._goslings import select as select
 from goslings._goslings import send as send
 from goslings._goslings import sleep as sleep
+from goslings._goslings import unlock_os_thread as unlock_os_thread
 from goslings._group import Group as Group
 from goslings._hooks import ExceptHookArgs as ExceptHookArgs
 from goslings._hooks import excepthook as excepthook

@@ -215,6 +215,7 @@ def _kernel() -> dict[str, Any]:
         "system": platform.system(),
         "release": platform.release(),
         **_goslings._kernel(),
+        "preemption": _goslings._can_preempt(),
         "max_map_count": _setting("max_map_count"),
         "overcommit_memory": _setting("overcommit_memory"),
         "address_space_limit": None if limit == resource.RLIM_INFINITY else limit,
@@ -324,6 +325,8 @@ def _kernel_text(kernel: dict[str, Any]) -> str:
             text += f", vm.{setting} {kernel[setting]}"
     if kernel["address_space_limit"] is not None:
         text += f", at most {kernel['address_space_limit'] // 2**20} MiB of address space (ulimit -v)"
+    if not kernel["preemption"]:
+        text += "; no preemption: other tools have the numbers 3 and 4 of sys.monitoring"
     return text
 
 

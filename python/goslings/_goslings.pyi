@@ -59,6 +59,8 @@ __all__ = [
     "goexit",
     "gomaxprocs",
     "gosched",
+    "lock_os_thread",
+    "unlock_os_thread",
     "num_goroutine",
     "recv",
     "select",
@@ -183,6 +185,17 @@ def go[**P, T](fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Goro
 
 def current() -> Goroutine[Any] | None:
     """The running goroutine; None on a plain thread."""
+
+def lock_os_thread() -> None:
+    """From now on no goroutine starts on this one's thread, until it has called `unlock_os_thread` as often, or ends.
+
+    For foreign code that depends on its thread. A goroutine never changes threads once it has started; those that have
+    started on the same one before go on there while this one waits (unlike in Go, they cannot move). On a plain thread
+    and in an async goroutine it does nothing. Never blocks. Go: `runtime.LockOSThread`.
+    """
+
+def unlock_os_thread() -> None:
+    """Undoes one `lock_os_thread` of this goroutine; does nothing if there is none left. Never blocks."""
 
 def gosched() -> None:
     """Lets others run: the goroutine goes on after those that are ready on its worker. A cancel point."""

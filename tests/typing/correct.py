@@ -46,6 +46,7 @@ from goslings import (
     gomaxprocs,
     gosched,
     leaks,
+    lock_os_thread,
     num_goroutine,
     once_value,
     parmap,
@@ -55,6 +56,7 @@ from goslings import (
     sleep,
     stacks,
     stats,
+    unlock_os_thread,
 )
 
 
@@ -90,6 +92,8 @@ def goroutines() -> None:
     assert_type(current(), Goroutine[Any] | None)
     assert_type(go(lambda: 5).result(), int)
     gosched()
+    lock_os_thread()
+    unlock_os_thread()
 
 
 def leaves() -> int:

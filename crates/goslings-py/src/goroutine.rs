@@ -966,6 +966,22 @@ pub(crate) fn start_default(procs: usize) {
     goslings::set_default_procs(procs);
 }
 
+/// From now on no goroutine starts on this one's thread, until it has called `unlock_os_thread` as often, or ends.
+///
+/// For foreign code that depends on its thread. A goroutine never changes threads once it has started; those that have
+/// started on the same one before go on there while this one waits (unlike in Go, they cannot move). On a plain thread
+/// and in an async goroutine it does nothing. Never blocks. Go: `runtime.LockOSThread`.
+#[pyfunction]
+pub(crate) fn lock_os_thread() {
+    goslings::lock_os_thread();
+}
+
+/// Undoes one `lock_os_thread` of this goroutine; does nothing if there is none left. Never blocks.
+#[pyfunction]
+pub(crate) fn unlock_os_thread() {
+    goslings::unlock_os_thread();
+}
+
 /// How long a goroutine may have its worker while others wait, in milliseconds; 0: no matter how long.
 #[pyfunction]
 #[pyo3(name = "_set_slice_ms")]

@@ -360,6 +360,31 @@ pub fn forget_request() {
     }
 }
 
+/// From now on no goroutine that has not started yet starts on the thread of the running one, until that has called
+/// [`unlock_os_thread`] as often, or ends. Those that have started there go on while it waits: they cannot move. Does
+/// nothing on a plain thread and in a goroutine without a stack.
+pub fn lock_os_thread() {
+    if let (Some(worker), Some(task)) =
+        (worker::current(), current_task().filter(|task| !task.is_stackless()))
+    {
+        task.locked.set(task.locked.get().saturating_add(1));
+        if task.locked.get() == 1 {
+            worker.lock_thread();
+        }
+    }
+}
+
+/// Undoes one [`lock_os_thread`] of the running goroutine; false if there is none left to undo.
+pub fn unlock_os_thread() -> bool {
+    let (Some(worker), Some(task)) = (worker::current(), current_task()) else { return false };
+    let Some(left) = task.locked.get().checked_sub(1) else { return false };
+    task.locked.set(left);
+    if left == 0 {
+        worker.unlock_thread();
+    }
+    true
+}
+
 /// Lets others run because the goroutine was asked to.
 pub fn give_way() {
     if let Some(worker) = worker::current() {
@@ -557,7 +582,8 @@ impl Runtime {
     fn count_takers(&self) -> usize {
         let mut here = 0;
         for index in 0..PROCS_MAX {
-            let away = self.worker(index).is_some_and(|shared| shared.watch.is_away());
+            let away =
+                self.worker(index).is_some_and(|shared| shared.watch.is_away() || shared.watch.is_locked());
             here += usize::from(!away);
             if here == self.procs() {
                 return index + 1;

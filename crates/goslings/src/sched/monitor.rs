@@ -69,6 +69,8 @@ pub(crate) struct Watch {
     held_since: AtomicU64,
     /// Whether it is held such that somebody else should start goroutines. Written by the monitor.
     away: AtomicBool,
+    /// Whether a goroutine has locked itself to the worker's thread: then no others start there. Written by the worker.
+    locked: AtomicBool,
     /// What the host knows the worker by; 0: it has no thread.
     handle: AtomicUsize,
     /// The clock of the thread's own time.
@@ -83,6 +85,7 @@ impl Watch {
             unwanted: AtomicU64::new(0),
             held_since: AtomicU64::new(0),
             away: AtomicBool::new(false),
+            locked: AtomicBool::new(false),
             handle: AtomicUsize::new(0),
             clock: AtomicI32::new(0),
         }
@@ -139,6 +142,16 @@ impl Watch {
     pub(super) fn is_away(&self) -> bool {
         // Ordering: Relaxed. Read under the lock under which it is acted upon; a moment late does no harm.
         self.away.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn is_locked(&self) -> bool {
+        // Ordering: Relaxed. As in `is_away`; the worker itself reads its own store.
+        self.locked.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_locked(&self, locked: bool) {
+        // Ordering: Relaxed. As above.
+        self.locked.store(locked, Ordering::Relaxed);
     }
 
     /// Since when one goroutine has held the worker, if that is long.

@@ -134,6 +134,8 @@ pub(crate) struct Worker {
     tick: Cell<u32>,
     to_trim: Cell<u32>,
     searching: Cell<bool>,
+    /// How many goroutines are locked to this thread.
+    locked: Cell<u32>,
     /// Whether somebody has just yielded to the others.
     fresh_first: Cell<bool>,
     /// How many rounds to look on before sleeping: see `learn`.
@@ -168,6 +170,7 @@ impl Worker {
             tick: Cell::new(0),
             to_trim: Cell::new(TRIM),
             searching: Cell::new(true),
+            locked: Cell::new(0),
             fresh_first: Cell::new(false),
             patience: Cell::new(1),
             bubbles: RefCell::new(VecDeque::new()),
@@ -310,6 +313,9 @@ impl Worker {
     }
 
     fn find_fresh(&self) -> Option<*mut Task> {
+        if self.shared.watch.is_locked() {
+            return None;
+        }
         let fresh = self.fresh.pop().or_else(|| {
             if !self.takes_fresh() {
                 return None;
@@ -483,7 +489,32 @@ impl Worker {
         Some(fiber)
     }
 
+    /// One more goroutine has locked itself to this thread.
+    pub(super) fn lock_thread(&self) {
+        self.locked.set(self.locked.get() + 1);
+        if self.locked.get() == 1 {
+            self.shared.watch.set_locked(true);
+            self.runtime.refresh_takers();
+            // What waits in our deque is for others now.
+            if self.runtime.has_fresh() {
+                self.runtime.work_for_anybody();
+            }
+        }
+    }
+
+    pub(super) fn unlock_thread(&self) {
+        self.locked.set(self.locked.get() - 1);
+        if self.locked.get() == 0 {
+            self.shared.watch.set_locked(false);
+            self.runtime.refresh_takers();
+        }
+    }
+
     fn finish(&self, task: *mut Task) {
+        // SAFETY: the queue's reference keeps it alive, and is ours.
+        if unsafe { (*task).locked.replace(0) } > 0 {
+            self.unlock_thread();
+        }
         self.shared.counts.finished.add_one();
         // SAFETY: the queue's reference, which nobody else has.
         let task = unsafe { Arc::from_raw(task.cast_const()) };
@@ -586,7 +617,7 @@ impl Worker {
 
     /// Whether it may start goroutines: not if it is one too many.
     fn takes_fresh(&self) -> bool {
-        self.index < self.runtime.takers()
+        self.index < self.runtime.takers() && !self.shared.watch.is_locked()
     }
 
     fn sees_work(&self) -> bool {

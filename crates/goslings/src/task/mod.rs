@@ -133,6 +133,8 @@ pub struct Task {
     host_data: AtomicPtr<()>,
     /// The bubble it belongs to, if any.
     membership: Option<Box<Membership>>,
+    /// How often it has locked itself to its thread. Touched by itself and, at its end, by its worker.
+    pub(crate) locked: Cell<u32>,
 }
 
 // SAFETY: `fiber` and `job` are touched by one owner at a time (see the fields); the rest is atomic.
@@ -178,6 +180,7 @@ impl Task {
             held: AtomicPtr::new(ptr::null_mut()),
             host_data: AtomicPtr::new(host_data),
             membership,
+            locked: Cell::new(0),
         })
     }
 
