@@ -274,8 +274,8 @@ class _Generator:
         return (self.children(self.rnd.choice((GOROUTINE, ASYNC))), self.limit(waits))
 
     def join(self, actor: Actor, depth: int, waits: bool) -> Step:
-        # Only those with a higher number, so that nobody waits for himself, around however many corners.
-        return (self.rnd.randint(1, 20), self.limit(waits))
+        # Never for ever: it may be queued in a group, behind the one who waits for it.
+        return (self.rnd.randint(1, 20), self.limit(waits=False))
 
     def cancel(self, actor: Actor, depth: int, waits: bool) -> Step:
         return (self.rnd.randint(1, 12),)
