@@ -7,7 +7,8 @@ import random
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 import goslings
@@ -94,3 +95,25 @@ def start(request: pytest.FixtureRequest) -> Callable[[Callable[[], Any]], Calla
     """Starts a function, as a goroutine or a thread; what it returns waits for the result."""
     starter: Callable[[Callable[[], Any]], Callable[[], Any]] = request.param
     return starter
+
+
+Run = Callable[[Coroutine[Any, Any, Any]], Any]
+"""Runs a coroutine on an event loop of its own, at most as long as a condition may take to come true."""
+
+
+@pytest.fixture(params=["asyncio", "uvloop"])
+def run(request: pytest.FixtureRequest) -> Run:
+    """As asyncio.run, on each kind of event loop that can be had."""
+    import asyncio
+
+    factory = asyncio.new_event_loop
+    if request.param == "uvloop":
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what it does at import is its own affair
+            factory = pytest.importorskip("uvloop", reason="there is no uvloop for this interpreter").new_event_loop
+
+    def run(main: Coroutine[Any, Any, Any]) -> Any:
+        with asyncio.Runner(loop_factory=factory) as runner:
+            return runner.run(asyncio.wait_for(main, SECONDS))
+
+    return run

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from goslings._goslings import Semaphore, _bubble, _outside_event, _recv_idle, chan, current
+from goslings._goslings import Semaphore, _bubble, _may_block, _outside_event, _recv_idle, chan, current
 from goslings._runtime import setting
 
 __all__ = ["blocking"]
@@ -96,6 +96,7 @@ def blocking[**P, T](fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -
     """
     if current() is None:
         return fn(*args, **kwargs)
+    _may_block("go(blocking, fn, ...)")
     bubble = _bubble()
     if bubble is not None and bubble.explores:
         raise RuntimeError("blocking in an explored function: what it does on its thread cannot be chosen")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import CancelledError
 from types import TracebackType
 from typing import NoReturn
 
 from goslings._errors import Cancelled
-from goslings._goslings import Mutex
+from goslings._goslings import Mutex, _may_block
 
 __all__ = ["Once", "once_value"]
 
@@ -33,10 +33,24 @@ class Once:
         """
         if self._done:
             return
+        _may_block("once.ado(fn)")
         with self._mutex:
             if not self._done:
                 try:
                     fn()
+                finally:
+                    self._done = True
+
+    async def ado(self, fn: Callable[[], object], /) -> None:
+        """As `do`, awaited. If what `fn()` returns can be awaited, it is, and the call ends when that has ended."""
+        if self._done:
+            return
+        async with self._mutex:
+            if not self._done:
+                try:
+                    answer = fn()
+                    if isinstance(answer, Awaitable):
+                        await answer
                 finally:
                     self._done = True
 

@@ -11,14 +11,19 @@ __all__ = ["LoopPort", "of"]
 
 
 class LoopPort:
-    """What one event loop knows of goslings. Used on the loop's own thread only."""
+    """What one event loop knows of goslings. Used on the loop's own thread only.
 
-    __slots__ = ("_futures", "_loop", "port")
+    The loop alone keeps it, as what it calls when the port rings: with the loop it goes away, and so do the futures
+    of tasks that wait, and those tasks unless somebody else keeps them.
+    """
+
+    __slots__ = ("__weakref__", "_futures", "_loop", "me", "port")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = weakref.ref(loop)
         self._futures: dict[int, asyncio.Future[None]] = {}
         self.port = _Port()
+        self.me = weakref.ref(self)
         loop.add_reader(self.port.fileno(), self._ready)
 
     def wait(self, key: int) -> asyncio.Future[None]:
@@ -54,12 +59,14 @@ class LoopPort:
                 future.set_result(None)
 
 
-_ports: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, LoopPort] = weakref.WeakKeyDictionary()
+_ports: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, weakref.ref[LoopPort]] = weakref.WeakKeyDictionary()
 
 
 def of(loop: asyncio.AbstractEventLoop) -> LoopPort:
     """The port of an event loop that runs on this thread."""
-    port = _ports.get(loop)
+    known = _ports.get(loop)
+    port = None if known is None else known()
     if port is None:
-        port = _ports[loop] = LoopPort(loop)
+        port = LoopPort(loop)
+        _ports[loop] = port.me
     return port

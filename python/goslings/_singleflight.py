@@ -5,12 +5,13 @@ Go: `golang.org/x/sync/singleflight`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+import sys
+from collections.abc import Awaitable, Callable, Hashable
 from concurrent.futures import CancelledError
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 from goslings._errors import Cancelled
-from goslings._goslings import Event, Mutex, current
+from goslings._goslings import Event, Mutex, _may_block, current
 
 __all__ = ["SingleFlight"]
 
@@ -24,6 +25,23 @@ class _Call:
         self.done = Event()
         self.value: Any = None
         self.failure: BaseException | None = None
+
+    def answer(self, mine: bool) -> Any:
+        """Its value, or raises its failure; for the one who made the call, and for those who share it."""
+        if self.failure is None:
+            return self.value
+        try:
+            if not mine and _is_cancellation(self.failure):
+                # Meant for the one who made the call alone.
+                raise CancelledError(*self.failure.args)
+            raise self.failure
+        finally:
+            del self  # else the exception's traceback refers to this frame, and this frame to it
+
+
+def _is_cancellation(error: BaseException) -> bool:
+    asyncio = sys.modules.get("asyncio")
+    return isinstance(error, Cancelled) or (asyncio is not None and isinstance(error, asyncio.CancelledError))
 
 
 class SingleFlight:
@@ -42,25 +60,41 @@ class SingleFlight:
         TimeoutError. An exception of `fn` is raised in all who share the call; if the one who made it was
         cancelled, the others get concurrent.futures.CancelledError.
         """
+        _may_block("flight.ado(key, fn)")
         with self._mutex:
-            call = self._calls.get(key)
-            mine = call is None
-            if call is None:
-                call = self._calls[key] = _Call()
+            call, mine = self._join(key)
         if mine:
             self._make(key, call, fn)
         elif not call.done.wait(timeout):
             raise TimeoutError("the call under way took too long")
-        if call.failure is None:
-            value: T = call.value
-            return value
         try:
-            if not mine and isinstance(call.failure, Cancelled):
-                # Meant for the one who made the call alone.
-                raise CancelledError(*call.failure.args)
-            raise call.failure
+            return cast(T, call.answer(mine))
         finally:
-            del call  # else the exception's traceback refers to this frame, and this frame to it
+            del call  # as above
+
+    async def ado[T](self, key: Hashable, fn: Callable[[], Awaitable[T] | T], /, timeout: float | None = None) -> T:
+        """As `do`, awaited. If what `fn()` returns can be awaited, it is, and the answer is what that brings.
+
+        Shares its calls with `do`. If the one who made the call is cancelled, so is the call.
+        """
+        async with self._mutex:
+            call, mine = self._join(key)
+        if mine:
+            await self._amake(key, call, fn)
+        elif not await call.done.await_(timeout):
+            raise TimeoutError("the call under way took too long")
+        try:
+            return cast(T, call.answer(mine))
+        finally:
+            del call  # as above
+
+    def _join(self, key: Hashable) -> tuple[_Call, bool]:
+        """The call under way, or a new one, to be made by the caller. The mutex is held."""
+        call = self._calls.get(key)
+        if call is not None:
+            return call, False
+        call = self._calls[key] = _Call()
+        return call, True
 
     def _make(self, key: Hashable, call: _Call, fn: Callable[[], object]) -> None:
         try:
@@ -84,9 +118,37 @@ class SingleFlight:
             if goroutine := current():
                 goroutine.cancel(*error.args)
 
+    async def _amake(self, key: Hashable, call: _Call, fn: Callable[[], object]) -> None:
+        try:
+            answer = fn()
+            call.value = await answer if isinstance(answer, Awaitable) else answer
+        except BaseException as error:
+            call.failure = error
+        try:
+            await self._aremove(key, call)
+        finally:
+            call.done.set()
+            del call
+
+    async def _aremove(self, key: Hashable, call: _Call) -> None:
+        try:
+            async with self._mutex:
+                if self._calls.get(key) is call:
+                    del self._calls[key]
+        except BaseException as error:
+            if _is_cancellation(error):
+                await self._aremove(key, call)
+            raise
+
     def forget(self, key: Hashable, /) -> None:
         """Lets the next `do` for `key` start anew, even while a call is under way."""
+        _may_block("flight.aforget(key)")
         with self._mutex:
+            self._calls.pop(key, None)
+
+    async def aforget(self, key: Hashable, /) -> None:
+        """As `forget`, awaited."""
+        async with self._mutex:
             self._calls.pop(key, None)
 
     def __copy__(self) -> NoReturn:

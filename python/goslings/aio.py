@@ -14,7 +14,7 @@ from collections.abc import Awaitable
 from typing import Any
 
 from goslings._errors import Cancelled
-from goslings._goslings import Event
+from goslings._goslings import Event, _may_block
 
 __all__ = ["await_", "wait"]
 
@@ -118,6 +118,7 @@ def wait[T](awaitable: Awaitable[T], timeout: float | None = None) -> T:
     caller's. Futures of another event loop are refused (RuntimeError). In an async goroutine use `await_`.
     """
     _check(awaitable)
+    _may_block("goslings.aio.await_(awaitable)")
     call = _Call(awaitable)
     try:
         in_time = call.done.wait(timeout)

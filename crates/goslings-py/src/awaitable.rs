@@ -6,6 +6,7 @@
 //! by yielding a future, which the loop's port (port.rs) sets when the wait is over.
 
 use crate::bubble::{On, awaited};
+use crate::chan::RecvChan;
 use crate::errors;
 use crate::host;
 use crate::port::LoopWait;
@@ -38,6 +39,8 @@ trait Polled: Send {
     fn cancel(&mut self, py: Python<'_>) -> Cancelled;
     /// Goes on with a call that was cancelled, and had to wait for something else first.
     fn go_on_cancelled(&mut self, py: Python<'_>) -> Cancelled;
+    /// Whether its wait is over: who waits goes on then only.
+    fn was_woken(&self) -> bool;
 }
 
 /// A call of the runtime, and what its answer means in Python.
@@ -59,6 +62,10 @@ where
 {
     fn poll(&mut self, py: Python<'_>) -> Option<Answer> {
         self.waiting.poll().map(|answer| (self.finish)(py, answer))
+    }
+
+    fn was_woken(&self) -> bool {
+        self.waiting.caller().was_woken()
     }
 
     fn cancel(&mut self, py: Python<'_>) -> Cancelled {
@@ -96,6 +103,30 @@ where
         if let Some(answer) = self.waiting.abandon() {
             let _ = (self.undo)(answer);
         }
+    }
+}
+
+/// A call, and what must live as long as it waits.
+struct Keeping<K> {
+    call: Box<dyn Polled>,
+    _kept: K,
+}
+
+impl<K: Send> Polled for Keeping<K> {
+    fn poll(&mut self, py: Python<'_>) -> Option<Answer> {
+        self.call.poll(py)
+    }
+
+    fn cancel(&mut self, py: Python<'_>) -> Cancelled {
+        self.call.cancel(py)
+    }
+
+    fn go_on_cancelled(&mut self, py: Python<'_>) -> Cancelled {
+        self.call.go_on_cancelled(py)
+    }
+
+    fn was_woken(&self) -> bool {
+        self.call.was_woken()
     }
 }
 
@@ -182,6 +213,22 @@ impl Awaitable {
         wait: Wait,
     ) -> PyResult<Py<Awaitable>> {
         host::new_awaitable(py, Awaitable::new(State::Recv(Arc::clone(channel), form, wait)))
+    }
+
+    /// As `receiving`, from a view that keeps a timer alive: until the call has ended the timer must not stop.
+    pub(crate) fn receiving_of(
+        view: &RecvChan,
+        py: Python<'_>,
+        form: Form,
+        wait: Wait,
+    ) -> PyResult<Py<Awaitable>> {
+        let Some(timer) = &view.timer else { return Awaitable::receiving(py, &view.channel, form, wait) };
+        let (channel, timer) = (Arc::clone(&view.channel), Arc::clone(timer));
+        let start: Start = Box::new(move |caller| {
+            Box::new(Keeping { call: recv_later(channel, form, wait, caller), _kept: timer })
+        });
+        let on = On::Made(view.channel.bubble());
+        host::new_awaitable(py, Awaitable::new(State::Start(start, "chan.arecv", on)))
     }
 
     /// Any other call: `make` begins it, `finish` says what its answer means, `undo` takes it back (None) or
@@ -312,10 +359,13 @@ impl Awaitable {
             }
             State::Yielded => Ok(Went::ReturnsNone),
             State::Start(start, ..) => self.start(py, start),
-            State::Waiting(underway) => self.go_on(py, underway),
-            State::Done | State::Again(_) => Err(PyRuntimeError::new_err(
-                "a call like this is awaited once, and by one task: make a new one",
-            )),
+            State::Waiting(underway) if underway.call.was_woken() => self.go_on(py, underway),
+            waiting @ State::Waiting(_) => {
+                // Another task, or another goroutine, than the one that waits.
+                self.replace(waiting);
+                Err(awaited_again())
+            }
+            State::Done | State::Again(_) => Err(awaited_again()),
         }
     }
 
@@ -384,6 +434,11 @@ impl Awaitable {
         }
         Err(error)
     }
+}
+
+#[cold]
+fn awaited_again() -> PyErr {
+    PyRuntimeError::new_err("a call like this is awaited once, and by one task: make a new one")
 }
 
 /// What every call does first: a cancellation that was asked for comes now.

@@ -42,7 +42,7 @@ pub(crate) struct RecvChan {
     /// The channel it is a view of, if that is a `chan`: what the collector finds the buffer by.
     pub(crate) of: Option<Py<PyChan>>,
     /// What must live as long as somebody may receive here: the timer behind the channel, if any.
-    pub(crate) _timer: Option<Arc<goslings::Timer>>,
+    pub(crate) timer: Option<Arc<goslings::Timer>>,
 }
 
 /// The channel behind a `chan` or a view of it; None for anything else.
@@ -311,7 +311,7 @@ impl PyChan {
 
     /// A view of this channel that only receives.
     fn receiver(slf: Bound<'_, Self>) -> RecvChan {
-        RecvChan { channel: Arc::clone(&slf.get().channel), of: Some(slf.unbind()), _timer: None }
+        RecvChan { channel: Arc::clone(&slf.get().channel), of: Some(slf.unbind()), timer: None }
     }
 
     fn __len__(&self, py: Python<'_>) -> PyResult<usize> {
@@ -526,13 +526,13 @@ impl RecvChan {
     /// A task that is cancelled after it was given a value puts that back to the front of the channel.
     #[pyo3(signature = (timeout = None))]
     fn arecv(&self, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Py<Awaitable>> {
-        Awaitable::receiving(py, &self.channel, Form::Value, wait(timeout)?)
+        Awaitable::receiving_of(self, py, Form::Value, wait(timeout)?)
     }
 
     /// arecv_ok(timeout=None): as `recv_ok`, awaited.
     #[pyo3(signature = (timeout = None))]
     fn arecv_ok(&self, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Py<Awaitable>> {
-        Awaitable::receiving(py, &self.channel, Form::Pair, wait(timeout)?)
+        Awaitable::receiving_of(self, py, Form::Pair, wait(timeout)?)
     }
 
     fn __aiter__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
@@ -540,7 +540,7 @@ impl RecvChan {
     }
 
     fn __anext__(&self, py: Python<'_>) -> PyResult<Py<Awaitable>> {
-        Awaitable::receiving(py, &self.channel, Form::Next, Wait::Forever)
+        Awaitable::receiving_of(self, py, Form::Next, Wait::Forever)
     }
 
     /// Whether the channel was closed.

@@ -844,7 +844,7 @@ impl Goroutine {
     /// A receive-only channel that is closed when the goroutine has ended: for `select`.
     #[getter(finished)]
     fn finished_view(&self) -> RecvChan {
-        RecvChan { channel: Arc::clone(self.finished()), of: None, _timer: None }
+        RecvChan { channel: Arc::clone(self.finished()), of: None, timer: None }
     }
 
     fn __copy__(&self) -> PyResult<()> {

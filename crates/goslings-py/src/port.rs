@@ -59,7 +59,8 @@ impl PyPort {
 
 /// One wait of an asyncio task.
 pub(crate) struct LoopWait {
-    /// A `goslings._port.LoopPort`.
+    /// A weak reference to a `goslings._port.LoopPort`, which refers to the task that waits; so that a task whose loop
+    /// was closed can be collected.
     of: Py<PyAny>,
     foreign: Arc<Foreign>,
     key: u64,
@@ -77,28 +78,39 @@ impl LoopWait {
         // Ordering: Relaxed. Only a number of its own.
         let key = KEYS.fetch_add(1, Ordering::Relaxed);
         let foreign = Foreign::new(Arc::clone(&port.get().port), key);
-        Ok(LoopWait { of: of.unbind(), foreign, key })
+        Ok(LoopWait { of: of.getattr("me")?.unbind(), foreign, key })
     }
 
     pub(crate) fn caller(&self) -> Caller {
         Caller::Foreign(Arc::clone(&self.foreign))
     }
 
+    /// The `LoopPort`; None if its loop was closed.
+    fn loop_port<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        self.of.bind(py).call0().map(|port| (!port.is_none()).then_some(port))
+    }
+
     /// A future that is done when the wait is over, ready to be yielded to the loop.
     pub(crate) fn future(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        self.of.bind(py).call_method1("wait", (self.key,)).map(Bound::unbind)
+        match self.loop_port(py)? {
+            Some(port) => port.call_method1("wait", (self.key,)).map(Bound::unbind),
+            None => Err(PyRuntimeError::new_err("the event loop of this wait was closed")),
+        }
     }
 
     /// Nobody waits for the future any more.
     pub(crate) fn forget(&self, py: Python<'_>) -> PyResult<()> {
-        self.of.bind(py).call_method1("forget", (self.key,))?;
+        if let Some(port) = self.loop_port(py)? {
+            port.call_method1("forget", (self.key,))?;
+        }
         Ok(())
     }
 
     /// The task was cancelled when it had been served already: if `error` is that cancellation, asks for it
     /// again, for the next wait, and returns true.
     pub(crate) fn cancel_again(&self, py: Python<'_>, error: &PyErr) -> PyResult<bool> {
-        let again = self.of.bind(py).call_method1("cancel_again", (error.value(py),))?;
+        let Some(port) = self.loop_port(py)? else { return Ok(false) };
+        let again = port.call_method1("cancel_again", (error.value(py),))?;
         again.extract().map_err(|_: PyErr| PyRuntimeError::new_err("cancel_again answers with a bool"))
     }
 }

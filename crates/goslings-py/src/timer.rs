@@ -195,7 +195,7 @@ impl PyTimer {
         match &self.kind {
             Kind::Channel(channel) => {
                 let timer = Some(Arc::clone(&self.timer));
-                Ok(RecvChan { channel: Arc::clone(channel), of: None, _timer: timer })
+                Ok(RecvChan { channel: Arc::clone(channel), of: None, timer })
             }
             Kind::Function(_) => Err(PyTypeError::new_err("a timer made by after_func has no channel")),
         }
@@ -279,7 +279,7 @@ impl Ticker {
     /// The receive-only channel that gets the ticks.
     #[getter]
     fn c(&self) -> RecvChan {
-        RecvChan { channel: Arc::clone(&self.channel), of: None, _timer: Some(Arc::clone(&self.timer)) }
+        RecvChan { channel: Arc::clone(&self.channel), of: None, timer: Some(Arc::clone(&self.timer)) }
     }
 
     /// Ticks no more. Does not close the channel; nothing of before is received afterwards.

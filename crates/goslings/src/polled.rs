@@ -131,7 +131,9 @@ impl Caller {
         }
     }
 
-    fn was_woken(&self) -> bool {
+    /// Whether its wait is over, which it has not noticed yet.
+    #[must_use]
+    pub fn was_woken(&self) -> bool {
         match self {
             Caller::Task(task) => task.was_woken(),
             // Ordering: Acquire pairs with the Release in `Foreign::wake`.
