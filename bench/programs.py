@@ -37,6 +37,7 @@ LIBRARIES: dict[str, Library] = {
     lib.name: lib
     for lib in (
         Library("goslings", "on_goslings.py", "fast", _PROCS, separate=True),
+        Library("goslings async", "on_goslings_async.py", "fast", _PROCS, separate=True),
         Library("threads", "on_threads.py", "slow"),
         Library("processes", "on_processes.py", "slow"),
         Library("asyncio", "on_asyncio.py", configs={"": {}, "uvloop": {"ASYNCIO_LOOP": "uvloop"}}),

@@ -11,7 +11,7 @@ from typing import Any
 from workloads import FLAT, WORKLOADS
 
 # What the ratios to rivals leave out: ourselves, Go, and the ceiling.
-NOT_RIVALS = ("goslings", "goslings_async", "Go", "processes")
+NOT_RIVALS = ("goslings", "goslings async", "Go", "processes")
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Results:
     def columns(self, tag: str) -> list[str]:
         """The headings for one interpreter: Go, goslings, then the rivals."""
         seen = [c.column for c in self.cells if c.data["tag"] in (tag, "go") and not c.data["args"]]
-        first = ["Go P=1", "Go P=2", "goslings P=1", "goslings P=2"]
+        first = [f"{library} P={p}" for library in ("Go", "goslings", "goslings async") for p in (1, 2)]
         rest = [c for c in dict.fromkeys(seen) if c not in first]
         return [c for c in first if c in seen] + rest
 

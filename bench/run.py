@@ -138,7 +138,7 @@ def crowd(programs: list[Program], workload: str, scale: float) -> list[Job]:
     n = max(1000, round(FLAT_COUNTS[workload] * scale))
     jobs = []
     for program in programs:
-        if program.library not in ("goslings", "goslings_async", "Go") or workload not in program.workloads:
+        if program.library not in ("goslings", "Go") or workload not in program.workloads:
             continue
         jobs += [Job(program, workload, n, ("--alive", str(k))) for k in FLAT_ALIVE]
         if workload != "spawn":

@@ -77,6 +77,15 @@ def to_gevent_on_gil(workload: str) -> Measure:
     return measure
 
 
+def to_rival(workload: str, rival: str) -> Measure:
+    """How many times faster than this library."""
+
+    def measure(results: Results, tag: str, column: str) -> float | None:
+        return ratio(results.median(workload, rival, tag), results.median(workload, column, tag))
+
+    return measure
+
+
 def beyond_tonio(results: Results, tag: str, column: str) -> float | None:
     ours = results.median("timer", column, tag, "beyond_ms")
     return ratio(ours, results.median("timer", "tonio", tag, "beyond_ms"))
@@ -132,6 +141,16 @@ def _rival(workload: str, target: float, *, with_gil: bool, owed: bool) -> Targe
         workload, f"times faster than the best Python rival ({whom})", measure, target,
         target if owed else None, lower=False,
     )  # fmt: skip
+
+
+_ASYNC = ("goslings async P=1", "goslings async P=2")
+
+
+def _async(workload: str, rival: str, times: float, *, free_threaded_only: bool) -> Target:
+    what, measure = f"times faster than {rival}", to_rival(workload, rival)
+    return Target(
+        workload, what, measure, times, times, lower=False, free_threaded_only=free_threaded_only, columns=_ASYNC
+    )
 
 
 TARGETS: tuple[Target, ...] = (
@@ -193,4 +212,17 @@ TARGETS: tuple[Target, ...] = (
         free_threaded_only=False,
     ),
     Target("flat", "cost beside 100,000 goroutines over cost beside 10, the worst", flatness, 1.2, 1.2),
-)
+    *[
+        _async(name, rival, times, free_threaded_only=rival == "tonio")
+        for name in ("spawn", "pingpong", "buffered")
+        for rival, times in (("asyncio", 3.0), ("tonio", 1.0))
+    ],
+    Target(
+        "parked", "resident bytes of a parked goroutine", plain("parked", "bytes_each"), 1229, 1229,
+        unit=" B", free_threaded_only=False, columns=_ASYNC,
+    ),
+    Target(
+        "cpu", "share of the ceiling (two processes), two workers", of_ceiling, 0.9, 0.9,
+        lower=False, columns=("goslings async P=2",),
+    ),
+)  # fmt: skip

@@ -34,7 +34,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], 
     """One tiny run: its raw results, its page, and the folder with both."""
     folder = tmp_path_factory.mktemp("bench")
     done = bench(
-        *("--libs", "goslings,threads,asyncio", "--workloads", "spawn,pingpong,buffered,mutex,select2"),
+        *("--libs", "goslings,goslings async,threads,asyncio", "--workloads", "spawn,pingpong,buffered,mutex,select2"),
         *("--quick", "--rounds", "1", "--scale", "0.01"),
         *("--json", str(folder / "raw.json"), "--write", str(folder / "page.md")),
     )
@@ -47,7 +47,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], 
 def test_each_library_is_measured_and_loses_nothing(measured: tuple[dict[str, Any], str, Path]) -> None:
     data, _, _ = measured
     seen = {(r["library"], r["workload"]) for r in data["results"]}
-    for library in ("goslings", "threads", "asyncio"):
+    for library in ("goslings", "goslings async", "threads", "asyncio"):
         for workload in ("spawn", "pingpong", "buffered", "mutex"):
             assert (library, workload) in seen
     for result in data["results"]:
@@ -59,8 +59,9 @@ def test_each_library_is_measured_and_loses_nothing(measured: tuple[dict[str, An
 
 def test_goslings_is_measured_on_one_worker_and_on_two(measured: tuple[dict[str, Any], str, Path]) -> None:
     data, _, _ = measured
-    procs = {r["config"]: {v["procs"] for v in r["values"]} for r in data["results"] if r["library"] == "goslings"}
-    assert procs == {"P=1": {1}, "P=2": {2}}
+    for library in ("goslings", "goslings async"):
+        procs = {r["config"]: {v["procs"] for v in r["values"]} for r in data["results"] if r["library"] == library}
+        assert procs == {"P=1": {1}, "P=2": {2}}
 
 
 def test_the_page_has_ratios_targets_losses_and_where_it_was_made(

@@ -1,8 +1,8 @@
 """The workloads on goslings, with stackful goroutines: plain functions, no async.
 
 Written as a user would write them, in the same shape as bench/go. The timed part runs in a
-goroutine; GOSLINGS_PROCS is the number of workers. A file for `async def` goroutines belongs
-beside this one.
+goroutine; GOSLINGS_PROCS is the number of workers. `async def` goroutines have a file of their own,
+on_goslings_async.py.
 """
 
 from __future__ import annotations
