@@ -79,7 +79,7 @@ fn recv(channel: &Channel, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -
 #[pyfunction]
 #[pyo3(name = "_never")]
 pub(crate) fn never() -> RecvChan {
-    RecvChan { channel: Arc::new(Channel::never()), of: None, _timer: None }
+    RecvChan { channel: Arc::new(Channel::never()), of: None, timer: None }
 }
 
 /// Receives for a thread that only serves others: it does not count for deadlocks.
