@@ -64,6 +64,21 @@ def test_goslings_is_measured_on_one_worker_and_on_two(measured: tuple[dict[str,
         assert procs == {"P=1": {1}, "P=2": {2}}
 
 
+def test_every_workload_of_async_goroutines_loses_nothing() -> None:
+    program = ROOT / "bench" / "impl" / "on_goslings_async.py"
+
+    def say(*args: str) -> dict[str, Any]:
+        done = subprocess.run(
+            [sys.executable, str(program), *args], capture_output=True, text=True, timeout=60, check=True
+        )
+        answer: dict[str, Any] = json.loads(done.stdout)
+        return answer
+
+    for workload in say("--probe")["workloads"]:
+        answer = say(workload, "2" if workload == "cpu" else "80")
+        assert answer["lost"] == 0 and answer["ns_per_item"] > 0, answer
+
+
 def test_the_page_has_ratios_targets_losses_and_where_it_was_made(
     measured: tuple[dict[str, Any], str, Path],
 ) -> None:
