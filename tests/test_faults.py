@@ -141,11 +141,13 @@ def test_numbers_of_every_kind_are_seconds() -> None:
         sleep(zero)
 
 
-def test_an_async_function_is_refused_with_advice() -> None:
+def test_a_coroutine_is_refused_with_advice() -> None:
     async def work() -> None: ...
 
-    error = go(work).exception(SECONDS)
-    assert isinstance(error, TypeError) and "async def" in str(error)
+    coroutine = work()
+    with pytest.raises(TypeError, match="async def function and its arguments"):
+        go(coroutine)  # type: ignore[arg-type]
+    coroutine.close()
 
 
 @pytest.mark.parametrize("make", [lambda: go(int), lambda: Timer(3600), lambda: Ticker(3600), lambda: recv(None)])

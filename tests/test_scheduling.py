@@ -8,6 +8,7 @@ import time
 
 import pytest
 from goslings import blocking, chan, go, gomaxprocs, gosched, num_goroutine, sleep, stats
+from goslings.testing import explore
 from helpers import FREE_THREADED, SECONDS, check_child, count, parked, results, until
 
 
@@ -248,3 +249,14 @@ def test_o06_stats_count_what_there_is_and_what_has_been() -> None:
     until(lambda: stats().finished - before.finished >= n)
     until(lambda: stats().goroutines <= before.goroutines)
     assert stats().spawned == stats().finished + stats().goroutines
+
+
+def test_o06_goroutines_of_bubbles_are_counted() -> None:
+    def main() -> None:
+        results([go(int) for _ in range(3)])
+
+    before = stats()
+    explore(main, schedules=5)
+    until(lambda: stats().goroutines == before.goroutines)
+    after = stats()
+    assert after.spawned - before.spawned == after.finished - before.finished == 5 * 4

@@ -140,6 +140,10 @@ pub fn spawn_in(
     let task = Task::new(id, job, host_data, bubble.map(Bubble::join));
     before(&task);
     if bubble.is_some_and(|bubble| bubble.started(&task, worker)) {
+        match worker {
+            Some(worker) => worker.shared.counts.spawned.add_one(),
+            None => runtime().count_injected(),
+        }
         return Ok(task);
     }
     let queued = Arc::clone(&task);
@@ -147,8 +151,7 @@ pub fn spawn_in(
         Some(worker) => worker.push_fresh(queued),
         None => {
             let runtime = runtime();
-            // Ordering: Relaxed. A number for people to read.
-            runtime.injected.fetch_add(1, Ordering::Relaxed);
+            runtime.count_injected();
             runtime.injector.push(Fresh(Arc::into_raw(queued)));
             runtime.work_for_anybody();
         }
@@ -543,6 +546,12 @@ impl Runtime {
             stopping: AtomicBool::new(false),
             injected: AtomicU64::new(0),
         }
+    }
+
+    /// A goroutine was started from a thread that is no worker.
+    fn count_injected(&self) {
+        // Ordering: Relaxed. A number for people to read.
+        self.injected.fetch_add(1, Ordering::Relaxed);
     }
 
     #[inline]
