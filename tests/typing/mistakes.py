@@ -29,13 +29,13 @@ def double(n: int) -> int:
 
 
 def starting() -> None:
-    go(double, "a")  # E: arg-type
-    go(double)  # E: call-arg
-    go(double, 1, 2)  # E: call-arg
-    go(double, m=1)  # E: call-arg
-    go(5)  # E: arg-type
+    go(double, "a")  # E: call-overload
+    go(double)  # E: call-overload
+    go(double, 1, 2)  # E: call-overload
+    go(double, m=1)  # E: call-overload
+    go(5)  # E: call-overload
     WaitGroup().go(double, None)  # E: arg-type
-    g: Goroutine[str] = go(double, 1)  # E: arg-type
+    g: Goroutine[str] = go(double, 1)  # E: call-overload
     g.id = 5  # E: misc
     g.result("soon")  # E: arg-type
     g.upper()  # E: attr-defined
