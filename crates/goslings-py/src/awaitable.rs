@@ -163,7 +163,7 @@ enum State {
 struct Underway {
     call: Box<dyn Polled>,
     /// In an asyncio task.
-    asyncio: Option<LoopWait>,
+    asyncio: Option<Box<LoopWait>>,
     /// What is to be raised when the call has come to its end.
     raise: Option<Py<PyAny>>,
 }
@@ -450,10 +450,10 @@ fn begin(py: Python<'_>) -> PyResult<()> {
 }
 
 /// Who awaits.
-fn caller(py: Python<'_>) -> PyResult<(Caller, Option<LoopWait>)> {
+fn caller(py: Python<'_>) -> PyResult<(Caller, Option<Box<LoopWait>>)> {
     if let Some(running) = host::running_loop(py) {
         let wait = LoopWait::new(&running)?;
-        return Ok((wait.caller(), Some(wait)));
+        return Ok((wait.caller(), Some(Box::new(wait))));
     }
     if let Some(caller) = Caller::current_task() {
         return Ok((caller, None));

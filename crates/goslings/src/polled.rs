@@ -202,7 +202,8 @@ impl Park for Poller {
     fn park(&self, why: Why, wait: Wait) -> impl Future<Output = Outcome> {
         debug_assert!(wait != Wait::No, "a call that may not wait must not park");
         let entry = match wait {
-            Wait::Until(at) => Some(Entry::waking(at, self.pointer())),
+            // In a box of its own: most waits have no time limit, and this is what a parked goroutine costs.
+            Wait::Until(at) => Some(Box::new(Entry::waking(at, self.pointer()))),
             Wait::Forever | Wait::No => None,
         };
         Parked { poller: self, entry, why, started: false }
@@ -212,7 +213,7 @@ impl Park for Poller {
 /// One wait. Pinned: the timers know where its entry is.
 struct Parked<'a> {
     poller: &'a Poller,
-    entry: Option<Entry>,
+    entry: Option<Box<Entry>>,
     why: Why,
     started: bool,
 }

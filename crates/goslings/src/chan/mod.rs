@@ -188,17 +188,13 @@ impl<T> Chan<T> {
         }
     }
 
-    #[inline]
-    pub(crate) async fn recv_with(&self, wait: Wait, parker: &impl Park) -> Result<T, RecvError> {
-        match self.recv_now(wait, parker) {
-            Ok(received) => received,
-            Err(state) => self.recv_later(state, wait, parker).await,
-        }
-    }
-
     /// What can be said without waiting; else the channel still locked and the wait begun.
     #[inline]
-    fn recv_now(&self, wait: Wait, parker: &impl Park) -> Result<Result<T, RecvError>, Guard<'_, State<T>>> {
+    pub(crate) fn recv_now(
+        &self,
+        wait: Wait,
+        parker: &impl Park,
+    ) -> Result<Result<T, RecvError>, Guard<'_, State<T>>> {
         if parker.waiter().take_cancel() {
             return Ok(Err(RecvError::Cancelled));
         }
@@ -223,7 +219,7 @@ impl<T> Chan<T> {
         Err(state)
     }
 
-    async fn recv_later(
+    pub(crate) async fn recv_later(
         &self,
         mut state: Guard<'_, State<T>>,
         wait: Wait,

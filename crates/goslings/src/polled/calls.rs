@@ -27,7 +27,13 @@ where
     T: Send + 'static,
     K: Deref<Target = Chan<T>> + Send + 'static,
 {
-    Waiting::new(caller, move |poller| async move { chan.recv_with(wait, &poller).await })
+    // Without a function of its own in between: a layer less in what a parked goroutine costs.
+    Waiting::new(caller, move |poller| async move {
+        match chan.recv_now(wait, &poller) {
+            Ok(received) => received,
+            Err(state) => chan.recv_later(state, wait, &poller).await,
+        }
+    })
 }
 
 /// [`crate::select`]. Each case is a channel, or None for one that is never ready, and what to send, or None to
