@@ -53,6 +53,7 @@ def _stack_depths(code: CodeType) -> dict[int, int]:
     """The depth of the evaluation stack during each call and each step of a loop, by the instruction's offset."""
     instructions = {one.offset: one for one in dis.get_instructions(code)}
     following = dict(zip(instructions, [*instructions][1:], strict=False))
+    # Not public, and so unknown to the types; there in every version that the compiled part accepts.
     handlers: list[Any] = dis._parse_exception_table(code)  # type: ignore[attr-defined]
     depths: dict[int, int] = {}
     calls: dict[int, int] = {}

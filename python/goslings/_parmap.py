@@ -260,7 +260,7 @@ def _length(iterable: Iterable[object]) -> int | None:
     if isinstance(iterable, chan | RecvChan):
         return None  # its length is what is buffered now
     try:
-        return len(iterable)  # type: ignore[arg-type]
+        return len(iterable)  # type: ignore[arg-type]  # whoever has no length is caught below
     except TypeError:
         return None
 

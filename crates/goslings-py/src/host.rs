@@ -592,7 +592,8 @@ fn install_steps(py: Python<'_>) {
 const SPARE: usize = 8;
 
 thread_local! {
-    /// Memory of awaitables that were freed on this thread. Small: most code has few underway at a time.
+    /// Memory of awaitables that were freed on this thread. Small: most code has few underway at a time. What is here
+    /// when the thread ends is lost with it: by then the thread has no interpreter to give it back to.
     static FREED: RefCell<([*mut ffi::PyObject; SPARE], usize)> =
         const { RefCell::new(([std::ptr::null_mut(); SPARE], 0)) };
 }

@@ -14,6 +14,7 @@
 //!   pystate.c.
 
 use crate::host;
+use crate::stacks::visit_objects;
 use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -29,10 +30,6 @@ unsafe extern "C-unwind" {
 }
 
 unsafe extern "C" {
-    fn PyUnstable_GC_VisitObjects(
-        callback: unsafe extern "C" fn(*mut ffi::PyObject, *mut c_void) -> c_int,
-        arg: *mut c_void,
-    );
     fn gs_worker_frames(
         worker: *mut crate::host::Worker,
         codes: *mut *mut ffi::PyObject,
@@ -237,8 +234,8 @@ pub(crate) fn frames(py: Python<'_>, worker: usize) -> Vec<(Py<PyAny>, c_int)> {
     let mut look =
         Look { worker, codes: [std::ptr::null_mut(); FRAMES], offsets: [0; FRAMES], found: 0, done: false };
     let arg = (&raw mut look).cast();
-    // SAFETY: attached; `look_at` does what is allowed there, and gets the look back that it is given.
-    unsafe { PyUnstable_GC_VisitObjects(look_at, arg) };
+    // `look_at` does what is allowed in a visit, and gets the look back that it is given here.
+    visit_objects(py, look_at, arg);
     let codes = look.codes.into_iter().take(look.found).map(|code| {
         // SAFETY: a new reference to a code object.
         unsafe { Bound::from_owned_ptr(py, code) }.unbind()

@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
 /// How many hand-offs in a row may jump the queue before the others get their turn.
 const STREAK: u32 = 64;
-/// Every so many goroutines, those that have not started anywhere come first, so that nothing starves.
+/// Every so many goroutines, those that may run anywhere (`fresh`) come first, so that nothing starves.
 const FAIRNESS: u32 = 61;
 /// Every so many goroutines the clock is read for timers.
 const TIMERS: u32 = 16;
@@ -37,7 +37,7 @@ const PATIENCE_MAX: u32 = 16;
 /// A sleep as short as this (with its two switches of thread) was not worth the system calls.
 const WORTH_WAITING_NS: u64 = 50_000;
 
-/// A task in a deque: owns a reference.
+/// A task that anybody may run, in a deque or the injector: owns a reference.
 pub(crate) struct Fresh(pub(crate) *const Task);
 
 // SAFETY: a task may be used from any thread; the pointer owns a reference (Arc::into_raw).
@@ -126,7 +126,8 @@ pub(crate) struct Worker {
     streak: Cell<u32>,
     /// Started goroutines that are ready.
     ready: RefCell<VecDeque<*mut Task>>,
-    /// Goroutines that have not started; others steal from it.
+    /// Goroutines that may run anywhere: those that have not started, and those without a stack that are ready. Others
+    /// steal from it.
     fresh: Deque<Fresh>,
     #[expect(clippy::vec_box, reason = "a fiber's address is known to its coroutine: it must not move")]
     free: RefCell<Vec<Box<Fiber>>>,

@@ -1,9 +1,11 @@
-//! A goroutine: what to run, who waits in its name, and the stack it runs on once it has started.
+//! A goroutine: what to run, who waits in its name, and the stack it runs on once it has started, if it needs one.
 //!
 //! **Invariants**
-//! * A task that has started runs only on its home worker, for ever: frames of the host keep pointers to
-//!   their thread. Until then it is a job in a queue, and any worker may take it.
-//! * `home` and `fiber` are touched by the home worker only (and by who creates the task, before).
+//! * A task with a stack that has started runs only on its home worker, for ever: frames of the host keep pointers
+//!   to their thread. Until then it is a job in a queue, and any worker may take it. Its `home` and `fiber` are
+//!   touched by the home worker only (and by who creates the task, before).
+//! * A task without a stack is a job for ever: whichever worker has it from a queue runs its next step there. Its
+//!   `home` says where it ran last, which binds nobody, and it has no fiber.
 //! * A task is in at most one queue at a time; the queue owns one reference to it.
 
 mod fiber;
@@ -112,7 +114,7 @@ pub struct Task {
     id: u64,
     /// Link of the inbox it is in; belongs to that inbox.
     pub(crate) next: AtomicPtr<Task>,
-    /// The worker it has started on; null before. Written once, by that worker.
+    /// The worker it has started on; null before. Written once, by that worker; without a stack at each step.
     home: AtomicPtr<Shared>,
     /// Its stack, while it is started and not finished. Home worker only.
     fiber: Cell<*mut Fiber>,
