@@ -408,6 +408,7 @@ pub fn anybody_is_asked() -> bool {
 pub struct Stats {
     pub procs: usize,
     pub workers: usize,
+    pub takers: usize,
     pub goroutines: u64,
     pub spawned: u64,
     pub started: u64,
@@ -429,6 +430,7 @@ pub fn stats() -> Stats {
     let mut stats = Stats {
         procs: runtime.procs(),
         workers: runtime.worker_count(),
+        takers: runtime.takers(),
         // Ordering: Relaxed. A number for people to read.
         spawned: runtime.injected.load(Ordering::Relaxed),
         held: monitor::held(runtime).len(),
