@@ -112,7 +112,7 @@ def test_g03_the_default_hook_prints_where_it_was_started() -> None:
         g.name = "reader"
         g.join()
         del g
-        sleep(0.05)
+        sleep(0.5)
         """
     )
     assert done.returncode == 0
@@ -177,7 +177,7 @@ def test_an_exception_in_the_hook_is_told_with_the_first() -> None:
         def fail():
             raise KeyError("first")
         go(fail).join()
-        sleep(0.05)
+        sleep(0.5)
         print(go(lambda: "goes on").result())
         """
     )
@@ -224,7 +224,7 @@ def test_goslings_panic_exit_leaves_read_exceptions_alone() -> None:
             raise KeyError("read")
         print(type(go(fail).exception()).__name__)
         go(sys.exit)
-        sleep(0.05)
+        sleep(0.5)
         """,
         env={"GOSLINGS_PANIC": "exit"},
     )
