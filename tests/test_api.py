@@ -23,7 +23,8 @@ STUB = Path(goslings.__file__).parent / "_goslings.pyi"
 PUBLIC = {
     *("AtomicInt", "Barrier", "Cancelled", "Case", "Closed", "Cond", "Context", "Deadlock"),
     *("DeadlineExceeded", "Event"),
-    *("ExceptHookArgs", "Goroutine", "GoroutineStack", "GoslingsError", "Group", "Map", "Mutex", "Once", "Pool"),
+    *("ExceptHookArgs", "Goroutine", "GoroutineStack", "GoslingsError", "Group", "Map", "Mutex", "Once"),
+    *("PatchReport", "Pool"),
     *("RWMutex", "RecvChan", "Selected", "Semaphore", "SendChan", "SingleFlight", "Stats", "Ticker", "Timer"),
     *(
         "WaitGroup",
@@ -40,7 +41,7 @@ PUBLIC = {
         "dump",
     ),
     *("excepthook", "go", "goexit", "gomaxprocs", "gosched", "leaks", "lock_os_thread", "num_goroutine"),
-    *("once_value", "parmap", "recv", "unlock_os_thread"),
+    *("once_value", "parmap", "patch", "recv", "unlock_os_thread"),
     *("select", "send", "sleep", "stacks", "stats"),
 }
 INTERNAL = {

@@ -60,6 +60,8 @@ from goslings._map import Map as Map
 from goslings._once import Once as Once
 from goslings._once import once_value as once_value
 from goslings._parmap import parmap as parmap
+from goslings._patch import PatchReport as PatchReport
+from goslings._patch import patch as patch
 from goslings._pool import Pool as Pool
 from goslings._runtime import install as _install
 from goslings._singleflight import SingleFlight as SingleFlight

@@ -7,6 +7,7 @@ import builtins
 import importlib
 import io
 import os
+import runpy
 import sys
 import types
 from collections.abc import Sequence
@@ -29,6 +30,7 @@ EXAMPLES = """\
 examples:
   goslings run server.py --port 8000      as `python server.py --port 8000`
   goslings run --procs 2 crunch.py        the same, with two workers
+  goslings run --patch -m http.server     a module, with the standard library patched
   goslings doctor                         what goslings finds on this machine, and whether it works
   goslings doctor --import numpy          whether importing numpy turns the GIL on
   goslings demo                           what there is to see
@@ -39,13 +41,15 @@ examples:
 
 RUN_HELP = """\
 Runs a script as `python script.py` would: as __main__, with its own arguments and its folder first in
-sys.path. What follows the script belongs to the script. SIGQUIT (Ctrl-\\) prints what every goroutine does
+sys.path. What follows the script belongs to the script. With --patch the standard library's calls that wait
+park (see goslings.patch), and threads are goroutines, also those that the main thread starts. SIGQUIT (Ctrl-\\) prints what every goroutine does
 and ends the program with status 2, as a deadlock does.
 """
 
 RUN_EXAMPLES = """\
 examples:
   goslings run server.py --port 8000
+  goslings run --patch -m http.server 8000
   goslings run --procs 2 crunch.py input.csv
 """
 
@@ -74,7 +78,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(argv)
     if options.command == "run":
-        return run(options.script, options.args, options.procs, options.warn_blocking)
+        return run(
+            options.script,
+            options.args,
+            options.procs,
+            options.warn_blocking,
+            as_module=options.module,
+            patched=options.patch,
+        )
     if options.command == "doctor":
         return _doctor.main(options.modules, as_json=options.json)
     if options.command == "demo":
@@ -83,14 +94,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def run(script: str, args: Sequence[str], procs: int | None = None, warn_blocking: int | None = None) -> int:
-    """Runs the script in this process, which is its own from now on. Lets its SystemExit pass."""
-    path = os.path.abspath(script)
-    try:
-        with io.open_code(path) as file:
-            source = file.read()
-    except OSError as error:
-        return _complain("run", f"can't open {script!r}: {error.strerror}")
+def run(
+    script: str,
+    args: Sequence[str],
+    procs: int | None = None,
+    warn_blocking: int | None = None,
+    *,
+    as_module: bool = False,
+    patched: bool = False,
+) -> int:
+    """Runs the script in this process, which is its own from now on. Lets its SystemExit pass.
+
+    As `python -m` would, if it is a module's name.
+    """
+    path, source = os.path.abspath(script), b""
+    if not as_module:
+        try:
+            with io.open_code(path) as file:
+                source = file.read()
+        except OSError as error:
+            return _complain("run", f"can't open {script!r}: {error.strerror}")
     if procs is not None:
         try:
             goslings.gomaxprocs(procs)
@@ -99,16 +122,24 @@ def run(script: str, args: Sequence[str], procs: int | None = None, warn_blockin
     if warn_blocking is not None:
         _goslings._set_warn_ms(warn_blocking)
     _stacks.quit_on_signal()
+    if patched:
+        goslings.patch()
     module = types.ModuleType("__main__")
-    loader = SourceFileLoader("__main__", path)
-    vars(module).update(__file__=path, __builtins__=builtins, __loader__=loader, __cached__=None)
+    vars(module).update(__builtins__=builtins)
     # It stays __main__ after its last line: threads and atexit functions still look for it.
     sys.modules["__main__"] = module
     sys.argv[:] = [script, *args]
-    if not sys.flags.safe_path:
-        sys.path[0] = os.path.dirname(os.path.realpath(path))
     try:
-        exec(compile(source, path, "exec", dont_inherit=True), vars(module))
+        if as_module:
+            if not sys.flags.safe_path:
+                sys.path[0] = os.getcwd()
+            runpy._run_module_as_main(script)  # type: ignore[attr-defined]
+        else:
+            if not sys.flags.safe_path:
+                sys.path[0] = os.path.dirname(os.path.realpath(path))
+            loader = SourceFileLoader("__main__", path)
+            vars(module).update(__file__=path, __loader__=loader, __cached__=None)
+            exec(compile(source, path, "exec", dont_inherit=True), vars(module))
     except Exception as error:
         # Shown here, as the interpreter would, so that the traceback begins with the script.
         _show(error)
@@ -173,6 +204,8 @@ def _parser() -> argparse.ArgumentParser:
         help="print where a goroutine has held its worker for so many milliseconds while others waited",
     )
     run.add_argument("--procs", type=_procs, metavar="N", help="workers that run goroutines (see goslings.gomaxprocs)")
+    run.add_argument("--patch", action="store_true", help="call goslings.patch() first")
+    run.add_argument("-m", dest="module", action="store_true", help="SCRIPT is the name of a module")
     run.add_argument("script", help="a Python source file")
     run.add_argument("args", nargs=argparse.REMAINDER, help="arguments of the script")
 

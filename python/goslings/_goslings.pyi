@@ -23,11 +23,13 @@ __all__ = [
     "Timer",
     "WaitGroup",
     "_Bubble",
+    "_Patched",
     "_Port",
     "_after_fork_child",
     "_after_fork_parent",
     "_before_fork",
     "_bubble",
+    "_can_park",
     "_can_preempt",
     "_detect_deadlocks",
     "_failure",
@@ -887,3 +889,20 @@ def _step(label: str) -> None:
 
 def _outside_event() -> Event:
     """An event that something outside any bubble will set: who waits for it does not wait for good."""
+
+# For goslings.patch
+
+def _can_park() -> bool:
+    """Whether this code can park: it runs in a goroutine that has a stack."""
+
+@final
+class _Patched:
+    """What `goslings.patch` puts in a function's place: in a goroutine that can park it calls `parked`, else `original`.
+
+    It is no descriptor, as functions written in C are none: kept in a class it does not become a method. It is
+    pickled by its name.
+    """
+
+    def __new__(cls, original: Callable[..., Any], parked: Callable[..., Any]) -> Self: ...
+    def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
+    def __reduce__(self) -> str: ...
