@@ -22,7 +22,7 @@ SECONDS ?= 60
 SEED ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help dev demo test test-rust test-python model model-quick miri stress fuzz lint bench docs interpreters clean
+.PHONY: help dev demo test test-rust test-python model model-quick miri stress fuzz suites lint bench docs interpreters clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -59,6 +59,9 @@ stress: ## a minute of stress with exact accounting, free-threaded (STRESS_SECON
 
 fuzz: ## random programs, every value accounted for, on each interpreter (SECONDS in all; SEED repeats one)
 	@$(PYTHON) tools/fuzz.py $(if $(strip $(PYTHONS)),--only "$(PYTHONS)") --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
+
+suites: ## CPython's own test suites under goslings.patch(); writes docs/patch-suites.md (ARGS="test_queue -v")
+	@$(PYTHON) tools/suites.py $(if $(strip $(PYTHONS)),--only "$(PYTHONS)") $(ARGS)
 
 lint: ## formatting, lints and types of the Rust and the Python code
 	@py="$$($(GIL) --group lint | cut -f2)" && test -n "$$py" && set -ex && \

@@ -335,7 +335,6 @@ def test_timeouts_of_many_waits_end_in_order(one_worker: None) -> None:
     assert [ended.recv() for _ in range(20)] == list(range(20))
 
 
-
 def test_many_timers_and_timeouts_that_do_not_come_true(two_workers: None) -> None:
     ch = chan()
 

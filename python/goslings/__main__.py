@@ -41,9 +41,9 @@ examples:
 
 RUN_HELP = """\
 Runs a script as `python script.py` would: as __main__, with its own arguments and its folder first in
-sys.path. What follows the script belongs to the script. With --patch the standard library's calls that wait
-park (see goslings.patch), and threads are goroutines, also those that the main thread starts. SIGQUIT (Ctrl-\\) prints what every goroutine does
-and ends the program with status 2, as a deadlock does.
+sys.path. What follows the script belongs to the script. With --patch the standard library's calls that
+wait park (see goslings.patch), and threads are goroutines, also those that the main thread starts.
+SIGQUIT (Ctrl-\\) prints what every goroutine does and ends the program with status 2, as a deadlock does.
 """
 
 RUN_EXAMPLES = """\

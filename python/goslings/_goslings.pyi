@@ -897,7 +897,7 @@ def _can_park() -> bool:
 
 @final
 class _Patched:
-    """What `goslings.patch` puts in a function's place: in a goroutine that can park it calls `parked`, else `original`.
+    """What `goslings.patch` puts in a function's place: calls `parked` in a goroutine that can park, else `original`.
 
     It is no descriptor, as functions written in C are none: kept in a class it does not become a method. It is
     pickled by its name.
