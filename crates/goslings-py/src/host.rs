@@ -41,7 +41,8 @@ unsafe extern "C" {
 pub(crate) struct Worker([u8; 0]);
 
 /// Functions that may wait for the interpreter, and so find that it has come to its end: 3.13 unwinds the
-/// thread then (see [`Hang`]).
+/// thread then (see [`Hang`]). Nobody may call them by PyO3's declarations, which say that they do not unwind: the
+/// optimizer takes one declaration for all calls, and no guard is left.
 mod waiting {
     use goslings::Area;
     use pyo3::ffi::{PyObject, PyThreadState};

@@ -1,5 +1,6 @@
 //! `_Patched`: a function of the standard library that does something else in goroutines.
 
+use crate::host;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
 
@@ -48,7 +49,7 @@ impl PyPatched {
         kwargs: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let function = if parks() { &self.parked } else { &self.original };
-        function.bind(py).call(args, kwargs)
+        host::call(function.bind(py), args, kwargs)
     }
 
     fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyString>> {
