@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -97,7 +99,14 @@ def start_child(code: str, *, env: dict[str, str] | None = None) -> subprocess.P
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        process_group=0,
     )
+
+
+def kill_all(process: subprocess.Popen[str]) -> None:
+    """Kills a child and its children, which would keep its pipes open."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def run_child(code: str, *, env: dict[str, str] | None = None, seconds: float = 50) -> subprocess.CompletedProcess[str]:
@@ -106,7 +115,7 @@ def run_child(code: str, *, env: dict[str, str] | None = None, seconds: float = 
         try:
             out, err = process.communicate(timeout=seconds)
         except BaseException as error:
-            process.kill()
+            kill_all(process)
             out, err = process.communicate()
             if isinstance(error, subprocess.TimeoutExpired):
                 raise AssertionError(f"no end after {seconds} s\n{out}\n{err}") from None

@@ -209,3 +209,34 @@ def test_a_subprocess_started_by_goroutines(two_workers: None) -> None:
         return subprocess.run(["echo", str(i)], capture_output=True, text=True, check=True).stdout
 
     assert results([go(work, i) for i in range(8)]) == [f"{i}\n" for i in range(8)]
+
+
+def test_a_child_can_stop_the_world_although_others_wanted_to_when_it_was_forked() -> None:
+    # Free-threaded 3.13 leaves the lock for that with a thread that does not exist in the child.
+    out = check_child(
+        """
+        import gc, os, signal, threading, warnings
+        warnings.simplefilter("ignore", DeprecationWarning)
+        import goslings
+        over = []
+        def looks():
+            while not over:
+                gc.get_referrers(over)
+        threads = [threading.Thread(target=looks) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        ended = set()
+        for _ in range(20):
+            pid = os.fork()
+            if pid == 0:
+                signal.alarm(40)
+                gc.get_referrers(over)
+                os._exit(0)
+            ended.add(os.waitpid(pid, 0)[1])
+        over.append(1)
+        for thread in threads:
+            thread.join()
+        print(ended)
+        """
+    )
+    assert out == "{0}\n"

@@ -22,6 +22,7 @@
 
 #define Py_BUILD_CORE 1
 #include "Python.h"
+#include <pthread.h>
 
 #if PY_VERSION_HEX < 0x030D0000 || PY_VERSION_HEX >= 0x030F0000
 #  error "goslings knows the thread state of CPython 3.13 and 3.14; this is another version"
@@ -35,6 +36,8 @@
 #include "internal/pycore_frame.h"
 #include "internal/pycore_genobject.h"
 #include "internal/pycore_runtime.h"
+#include "internal/pycore_interp.h"
+#include "internal/pycore_lock.h"
 #include "internal/pycore_pystate.h"     /* _Py_THREAD_DETACHED */
 #if PY_VERSION_HEX >= 0x030E0000
 #  include "internal/pycore_interpframe.h"
@@ -311,6 +314,31 @@ gs_layout_problem(void)
     }
 #endif
     return NULL;
+}
+
+#ifdef Py_GIL_DISABLED
+/* In a forked child. The interpreter forks with the world stopped, but a thread that wants to stop it, too, may own
+ * its interpreter's lock for that by then, and wait for the stop of the fork to be over. In the child that thread does
+ * not exist, nobody would ever unlock, and the next collection would wait for good. */
+static void
+forked(void)
+{
+    PyInterpreterState *interp = _PyRuntime.interpreters.head;
+    for (; interp != NULL; interp = interp->next) {
+        _PyMutex_at_fork_reinit(&interp->stoptheworld.mutex);
+    }
+}
+#endif
+
+/* To be called once. Not 0: the system refuses. */
+int
+gs_watch_forks(void)
+{
+#ifdef Py_GIL_DISABLED
+    return pthread_atfork(NULL, NULL, forked);
+#else
+    return 0;
+#endif
 }
 
 /* The calling thread, attached, becomes a worker. NULL: an exception is set. */

@@ -21,6 +21,7 @@ unsafe extern "C" {
     fn gs_area_size() -> usize;
     fn gs_stack_kb() -> usize;
     fn gs_layout_problem() -> *const c_char;
+    fn gs_watch_forks() -> c_int;
     fn gs_worker_start() -> *mut Worker;
     fn gs_worker_is_out(worker: *mut Worker) -> c_int;
     fn gs_enter(area: *mut Area, low: usize, base: usize, end: usize);
@@ -226,6 +227,10 @@ pub(crate) fn install(py: Python<'_>) -> PyResult<()> {
     let size = unsafe { gs_area_size() };
     if size > AREA_SIZE {
         return Err(PyImportError::new_err(format!("goroutine state needs {size} bytes, not {AREA_SIZE}")));
+    }
+    // SAFETY: registers a function that stays; a module is initialised once.
+    if unsafe { gs_watch_forks() } != 0 {
+        return Err(PyImportError::new_err("the system refuses to tell of forks: out of memory"));
     }
     // SAFETY: returns a number.
     goslings::set_default_stack(unsafe { gs_stack_kb() });
