@@ -56,6 +56,7 @@ __all__ = [
     "aselect",
     "asleep",
     "chan",
+    "closing_fd",
     "current",
     "go",
     "goexit",
@@ -63,6 +64,7 @@ __all__ = [
     "gosched",
     "lock_os_thread",
     "unlock_os_thread",
+    "wait_fd",
     "num_goroutine",
     "recv",
     "select",
@@ -825,6 +827,18 @@ def _detect_deadlocks(on: bool) -> None:
 
 def _recv_idle[T](ch: chan[T], timeout: float) -> T:
     """Receives for a thread that only serves others: it does not count for deadlocks."""
+
+def wait_fd(fd: int, write: bool, timeout: float | None = None) -> bool:
+    """Waits until `fd` can be read or written, has failed or was hung up; returns whether that came within `timeout`
+    seconds.
+
+    Parks the goroutine, or blocks the thread such that signals are handled. A file that is always ready, on a disk for
+    one, is ready at once. Raises OSError (EBADF) if there is no such descriptor, or if it was closed meanwhile, as
+    `closing_fd` tells.
+    """
+
+def closing_fd(fd: int) -> None:
+    """Tells that `fd` is about to be closed. Whoever waits for it fails with OSError (EBADF). Never blocks."""
 
 def _leaks(objects: list[Any], depths: dict[int, list[int]]) -> list[int]:
     """The numbers of the goroutines that nobody can wake. `objects`: all that the collector tracks; `depths`: see

@@ -1,9 +1,9 @@
 //! Runtime outcomes as Python exceptions: the only place that makes them.
 
 use goslings::chan::{CloseError, RecvError, SendError, SendErrorKind, TryRecvError, TrySendError};
-use goslings::{SelectError, SleepError, WaitError};
+use goslings::{NetError, SelectError, SleepError, WaitError};
 use pyo3::PyTypeInfo;
-use pyo3::exceptions::{PyRuntimeError, PySystemError, PyTimeoutError, PyTypeError};
+use pyo3::exceptions::{PyOSError, PyRuntimeError, PySystemError, PyTimeoutError, PyTypeError};
 use pyo3::prelude::*;
 
 mod classes {
@@ -104,6 +104,26 @@ pub(crate) fn wait(py: Python<'_>, error: WaitError, what: &str) -> PyErr {
         WaitError::TimedOut => timed_out(what),
         WaitError::Cancelled => cancelled(py),
         WaitError::Interrupted => pending(py),
+    }
+}
+
+/// A wait for a descriptor, or a system call on one, that failed.
+pub(crate) fn net(py: Python<'_>, error: NetError) -> PyErr {
+    match error {
+        // In the words of a socket.
+        NetError::Wait(WaitError::TimedOut) => PyTimeoutError::new_err("timed out"),
+        NetError::Wait(error) => wait(py, error, "wait"),
+        NetError::Closed => os(py, libc::EBADF),
+        NetError::System(number) => os(py, number),
+    }
+}
+
+/// The subclass of OSError for an error number.
+pub(crate) fn os(py: Python<'_>, number: i32) -> PyErr {
+    let text = py.import("os").and_then(|os| os.call_method1("strerror", (number,)));
+    match text {
+        Ok(text) => PyOSError::new_err((number, text.unbind())),
+        Err(error) => error,
     }
 }
 

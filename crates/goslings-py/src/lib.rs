@@ -18,6 +18,7 @@ mod host;
 #[expect(unsafe_code, reason = "looks at objects while the collector has stopped everybody")]
 mod leaks;
 mod mutex;
+mod net;
 mod patched;
 #[expect(unsafe_code, reason = "a descriptor of its own")]
 mod port;
@@ -65,6 +66,8 @@ mod module {
     use crate::leaks::leaks;
     #[pymodule_export]
     use crate::mutex::PyMutex;
+    #[pymodule_export]
+    use crate::net::{closing_fd, wait_fd};
     #[pymodule_export]
     use crate::patched::{PyPatched, can_park};
     #[pymodule_export]

@@ -16,8 +16,8 @@ mod loom;
 mod tests;
 
 pub use calls::{
-    acquire, await_barrier, await_cond, await_event, await_wait_group, lock, recv, rlock, rwlock, select,
-    send, sleep,
+    acquire, attempt, await_barrier, await_cond, await_event, await_wait_group, lock, ready, recv, rlock,
+    rwlock, select, send, sleep,
 };
 
 use crate::clock::Wait;
@@ -189,6 +189,10 @@ impl Park for Poller {
 
     fn goroutine(&self) -> u64 {
         if let Caller::Task(task) = &self.caller { task.id() } else { 0 }
+    }
+
+    fn has_worker(&self) -> bool {
+        matches!(self.caller, Caller::Task(_))
     }
 
     fn raised(&self) -> bool {

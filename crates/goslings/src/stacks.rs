@@ -7,6 +7,7 @@
 use crate::clock::Deadline;
 use crate::host::Area;
 use crate::mutex::Mutex;
+use crate::net::Fd;
 use crate::rwmutex::RwMutex;
 use crate::select::Channels;
 use crate::task::Task;
@@ -129,6 +130,11 @@ pub unsafe fn describe(reason: WaitReason, object: usize) -> Option<Described> {
             // SAFETY: likewise with a WaitGroup.
             let group = unsafe { &*ptr::with_exposed_provenance::<WaitGroup>(object) };
             plain(&format!("WaitGroup with {} to be done", group.count()))
+        }
+        WaitReason::NetRead | WaitReason::NetWrite => {
+            // SAFETY: likewise with a descriptor's place, which is never freed.
+            let place = unsafe { &*ptr::with_exposed_provenance::<Fd>(object) };
+            plain(&format!("descriptor {}", place.number()))
         }
         WaitReason::CondWait => plain("Cond"),
         WaitReason::SemaphoreAcquire => plain("Semaphore"),

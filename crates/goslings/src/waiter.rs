@@ -78,10 +78,12 @@ pub enum WaitReason {
     GoroutineResult = 14,
     ChanReceiveNil = 15,
     ChanSendNil = 16,
+    NetRead = 17,
+    NetWrite = 18,
 }
 
 impl WaitReason {
-    const ALL: [WaitReason; 17] = [
+    const ALL: [WaitReason; 19] = [
         WaitReason::None,
         WaitReason::ChanReceive,
         WaitReason::ChanSend,
@@ -99,6 +101,8 @@ impl WaitReason {
         WaitReason::GoroutineResult,
         WaitReason::ChanReceiveNil,
         WaitReason::ChanSendNil,
+        WaitReason::NetRead,
+        WaitReason::NetWrite,
     ];
 
     pub(crate) fn from_number(number: u8) -> WaitReason {
@@ -126,6 +130,8 @@ impl WaitReason {
             WaitReason::GoroutineResult => "goroutine result",
             WaitReason::ChanReceiveNil => "chan receive (nil chan)",
             WaitReason::ChanSendNil => "chan send (nil chan)",
+            WaitReason::NetRead => "net read",
+            WaitReason::NetWrite => "net write",
         }
     }
 }
@@ -438,6 +444,8 @@ pub(crate) trait Park {
     fn pointer(&self) -> NonNull<Waiter>;
     /// The number of the goroutine that waits; 0 for anybody else.
     fn goroutine(&self) -> u64;
+    /// Whether a worker runs who waits, and looks after the wait.
+    fn has_worker(&self) -> bool;
     /// Whether a signal handler raised during the wait; its exception is pending in the interpreter.
     fn raised(&self) -> bool;
     /// Waits, after `begin` and with every node queued and every lock released.
@@ -511,6 +519,11 @@ impl Park for Parker {
     #[inline]
     fn goroutine(&self) -> u64 {
         self.task.map_or(0, Task::id)
+    }
+
+    #[inline]
+    fn has_worker(&self) -> bool {
+        self.task.is_some()
     }
 
     #[inline]

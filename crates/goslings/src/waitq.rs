@@ -109,6 +109,10 @@ impl<T> WakeList<T> {
         self.last = node;
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.first.is_null()
+    }
+
     /// Wakes all, in the order of `push`.
     pub(crate) fn wake_all(self) {
         let mut node = self.first;

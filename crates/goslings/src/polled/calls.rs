@@ -5,11 +5,13 @@
 use super::{Caller, Waiting};
 use crate::chan::{Chan, RecvError, SendError};
 use crate::clock::Wait;
+use crate::net::{self, Direction, NetError};
 use crate::select::{Case, SelectError, Selected};
 use crate::semaphore::{AcquireError, Semaphore};
 use crate::sleep::SleepError;
 use crate::waiting::WaitError;
 use crate::{Barrier, BarrierError, Cond, CondError, Event, Mutex, RwMutex, WaitGroup};
+use std::io;
 use std::ops::Deref;
 
 /// [`Chan::send`].
@@ -66,6 +68,25 @@ where
 #[must_use]
 pub fn sleep(wait: Wait, caller: Caller) -> Waiting<Result<(), SleepError>> {
     Waiting::new(caller, move |poller| async move { crate::sleep::sleep_with(wait, &poller).await })
+}
+
+/// [`crate::ready`].
+#[must_use]
+pub fn ready(fd: i32, direction: Direction, wait: Wait, caller: Caller) -> Waiting<Result<(), NetError>> {
+    Waiting::new(caller, move |poller| async move { net::ready_with(fd, direction, wait, &poller).await })
+}
+
+/// [`crate::attempt`].
+pub fn attempt<T: Send + 'static>(
+    fd: i32,
+    direction: Direction,
+    wait: Wait,
+    attempt: impl FnMut() -> io::Result<T> + Send + 'static,
+    caller: Caller,
+) -> Waiting<Result<T, NetError>> {
+    Waiting::new(caller, move |poller| async move {
+        net::attempt_with(fd, direction, wait, &poller, attempt).await
+    })
 }
 
 /// [`Mutex::lock`].

@@ -1,41 +1,81 @@
 //! Which workers sleep, and how work wakes one. The protocol is argued in README.md beside this file.
 
+use super::Runtime;
 use super::worker::Shared;
 use crate::futex;
 use crate::lock::{Mutex, Rank};
+use crate::net::NetPoll;
 use crate::sync::{AtomicU32, Ordering, fence};
+use std::io;
+use std::sync::OnceLock;
 
 const AWAKE: u32 = 0;
 const ASLEEP: u32 = 1;
 const NOTIFIED: u32 = 2;
+/// As ASLEEP, but in the worker's poller.
+const POLLING: u32 = 3;
 
-/// The word a worker sleeps on.
+/// Where a worker sleeps: on a word, or, if somebody waits for descriptors there, in its poller.
 pub(crate) struct Bed {
     word: AtomicU32,
+    /// The worker's poller. Made by the worker, before it first sleeps there.
+    net: OnceLock<&'static NetPoll>,
     /// Counts the times that its worker got up. For deadlock detection.
     turns: AtomicU32,
 }
 
 impl Bed {
     pub(crate) fn new() -> Bed {
-        Bed { word: AtomicU32::new(AWAKE), turns: AtomicU32::new(0) }
+        Bed { word: AtomicU32::new(AWAKE), net: OnceLock::new(), turns: AtomicU32::new(0) }
+    }
+
+    #[cfg(all(test, loom))]
+    pub(super) fn with_net(net: &'static NetPoll) -> Bed {
+        let bed = Bed::new();
+        let _ = bed.net.set(net);
+        bed
+    }
+
+    /// The worker's poller, which is made now if there is none. To be called by the worker.
+    pub(crate) fn net_poll(&self, runtime: &'static Runtime) -> io::Result<&'static NetPoll> {
+        if let Some(net) = self.net.get() {
+            return Ok(net);
+        }
+        let made = NetPoll::new(runtime)?;
+        Ok(self.net.get_or_init(|| made))
+    }
+
+    /// The worker's poller, if somebody waits for descriptors there.
+    #[inline]
+    pub(crate) fn awaited_net(&self) -> Option<&'static NetPoll> {
+        self.net.get().copied().filter(|net| net.is_awaited())
     }
 
     /// Step 1 of going to sleep: from now on wakers see it. Look for work once more before step 4.
     pub(crate) fn announce(&self) {
+        let place = if self.awaited_net().is_some() { POLLING } else { ASLEEP };
         // Ordering: Acquire pairs with the Release in `wake`: a late wake of an earlier sleep comes before
         // this sleep for everybody, and so cannot be taken for a wake of this one. Then a SeqCst fence that
         // pairs with the one in `wake`: either the waker sees ASLEEP, or we see its work when we look again.
         // Release: what it did before is seen by who finds it asleep.
-        self.word.swap(ASLEEP, Ordering::AcqRel);
+        self.word.swap(place, Ordering::AcqRel);
         fence(Ordering::SeqCst);
     }
 
-    /// Sleeps until woken, unless that has happened since `announce`.
+    /// Sleeps until woken, unless that has happened since `announce`; in the poller also until somebody's descriptor
+    /// is ready.
     pub(crate) fn sleep(&self) {
-        // Ordering: Acquire. The work itself is published by its queue; this only ends the sleep.
-        while self.word.load(Ordering::Acquire) == ASLEEP {
-            futex::wait(&self.word, ASLEEP, None);
+        loop {
+            // Ordering: Acquire. The work itself is published by its queue; this only ends the sleep.
+            match (self.word.load(Ordering::Acquire), self.net.get()) {
+                (ASLEEP, _) => drop(futex::wait(&self.word, ASLEEP, None)),
+                (POLLING, Some(net)) => {
+                    if net.sleep() {
+                        return;
+                    }
+                }
+                _ => return,
+            }
         }
     }
 
@@ -67,12 +107,15 @@ impl Bed {
         // Ordering: SeqCst fence, pairs with the one in `announce`.
         fence(Ordering::SeqCst);
         // Ordering: Relaxed. Ordered after the push by the fence.
-        if self.word.load(Ordering::Relaxed) != ASLEEP {
+        if !matches!(self.word.load(Ordering::Relaxed), ASLEEP | POLLING) {
             return;
         }
-        // Ordering: Release, so that the sleeper's Acquire sees everything before.
-        if self.word.swap(NOTIFIED, Ordering::Release) == ASLEEP {
-            futex::wake(&raw const self.word);
+        // Ordering: Release, so that the sleeper's Acquire sees everything before. Acquire pairs with `announce`: the
+        // poller in which it sleeps is seen.
+        match (self.word.swap(NOTIFIED, Ordering::AcqRel), self.net.get()) {
+            (ASLEEP, _) => futex::wake(&raw const self.word),
+            (POLLING, Some(net)) => net.ring(),
+            _ => {}
         }
     }
 }

@@ -4,6 +4,7 @@ use super::idle::{Bed, Idle};
 use super::monitor::Monitor;
 use super::runq::Inbox;
 use super::worker::Shared;
+use crate::net::NetPoll;
 use crate::sync::{AtomicU32, Ordering, model};
 use crate::task::{Job, Task};
 use ::loom::sync::Arc;
@@ -75,6 +76,37 @@ fn a_worker_never_sleeps_beside_a_full_inbox() {
         }
         thread.join().expect("no panic");
         assert_eq!(drop_all(&mut taken), 1);
+    });
+}
+
+#[test]
+fn a_worker_never_sleeps_in_its_poller_beside_a_full_inbox() {
+    model(0, || {
+        let net = NetPoll::alone();
+        let awaited = net.await_one();
+        let shared = Arc::new((Inbox::new(), Bed::with_net(net)));
+        let waker = Arc::clone(&shared);
+        let tasks = [(); 2].map(|()| task().expose_provenance());
+        let thread = thread::spawn(move || {
+            for task in tasks {
+                push(&waker.0, task);
+                waker.1.wake();
+            }
+        });
+        let mut taken = VecDeque::new();
+        let mut awaited = Some(awaited);
+        while taken.len() < 2 {
+            shared.1.announce();
+            if shared.0.is_empty() {
+                shared.1.sleep();
+            }
+            shared.1.rise();
+            shared.0.take(&mut taken);
+            // The first one was who waited: then the worker sleeps on the word, and a late ring does no harm.
+            awaited = awaited.filter(|_| taken.is_empty());
+        }
+        thread.join().expect("no panic");
+        assert_eq!(drop_all(&mut taken), 2);
     });
 }
 

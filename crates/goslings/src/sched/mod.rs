@@ -16,11 +16,12 @@ pub(crate) use worker::{Shared, Worker};
 use crate::bubble::{self, Bubble};
 use crate::clock::Deadline;
 use crate::lock::{Mutex, Rank};
+use crate::net::Net;
 use crate::task::{Fiber, Job, Switch, Task};
 use crate::timer::{Entry, Timers};
 use crate::waiter::Why;
 use crossbeam_deque::Injector;
-use idle::Idle;
+use idle::{Bed, Idle};
 use monitor::Monitor;
 use std::pin::pin;
 use std::ptr::{self, NonNull};
@@ -35,7 +36,8 @@ pub const PROCS_MAX: usize = 256;
 pub(crate) struct Runtime {
     injector: Injector<Fresh>,
     idle: Idle,
-    timers: Timers,
+    pub(crate) timers: Timers,
+    pub(crate) net: Net,
     pub(crate) monitor: Monitor,
     /// How many workers are to take goroutines that have not started: see `set_procs`.
     procs: AtomicUsize,
@@ -66,14 +68,14 @@ pub(crate) fn generation() -> u32 {
 }
 
 /// The runtime, if somebody has used it.
-fn existing() -> Option<&'static Runtime> {
+pub(crate) fn existing() -> Option<&'static Runtime> {
     // Ordering: Acquire pairs with the Release exchange in `runtime`: it is fully built.
     let found = RUNTIME.load(Ordering::Acquire);
     // SAFETY: never freed once stored.
     unsafe { found.as_ref() }
 }
 
-fn runtime() -> &'static Runtime {
+pub(crate) fn runtime() -> &'static Runtime {
     if let Some(runtime) = existing() {
         return runtime;
     }
@@ -177,6 +179,11 @@ pub(crate) fn current_stackful() -> Option<&'static Task> {
 /// The goroutine that this code runs in, to keep, if it has no stack of its own.
 pub(crate) fn current_stackless() -> Option<Arc<Task>> {
     current().filter(|task| task.is_stackless())
+}
+
+/// The bed of the worker whose thread this is.
+pub(crate) fn current_bed() -> Option<&'static Bed> {
+    worker::current().map(|worker| &worker.shared.bed)
 }
 
 /// Calls `look` with the goroutine that this code runs in.
@@ -473,7 +480,7 @@ pub(crate) fn asleep(turns: &mut Vec<u64>) -> Option<usize> {
     if runtime.has_fresh() {
         return None;
     }
-    Some(workers + runtime.monitor.threads() + runtime.timers.asleep(turns)?)
+    Some(workers + runtime.monitor.threads() + runtime.timers.asleep(turns)? + runtime.net.asleep()?)
 }
 
 /// Whether a timer is set that will end somebody's wait, or run something.
@@ -538,6 +545,7 @@ impl Runtime {
             injector: Injector::new(),
             idle: Idle::new(),
             timers: Timers::new(),
+            net: Net::new(),
             monitor: Monitor::new(),
             procs: AtomicUsize::new(procs.min(PROCS_MAX)),
             takers: AtomicUsize::new(procs.min(PROCS_MAX)),

@@ -429,6 +429,12 @@ impl Rounds {
             return Todo::Nothing;
         }
         let held = now - look.since;
+        if held >= slice / LOOKS
+            && let Some(net) = shared.bed.awaited_net()
+        {
+            // The worker would, if it were not held.
+            net.look_instead();
+        }
         let hurry = unserved && runtime.takers() > runtime.procs();
         if held < slice && !hurry {
             return Todo::Nothing;

@@ -12,6 +12,7 @@ use super::runq::Inbox;
 use crate::bubble::Bubble;
 use crate::clock::{self, now};
 use crate::host::host;
+use crate::net::NetPoll;
 use crate::task::{Fiber, Step, Switch, Task};
 use crossbeam_deque::{Steal, Stealer, Worker as Deque};
 use std::cell::{Cell, RefCell};
@@ -242,7 +243,13 @@ impl Worker {
     pub(crate) fn make_next(&self, task: *mut Task) {
         self.shared.watch.note_waiting(true);
         // SAFETY: the reference of the queue it comes from is ours.
-        let displaced = if unsafe { (*task).is_stackless() } {
+        let stackless = unsafe { (*task).is_stackless() };
+        if self.current.get().is_null() && !stackless {
+            // Nobody runs: a timer or a poller has woken it, and maybe others.
+            self.ready.borrow_mut().push_back(task);
+            return;
+        }
+        let displaced = if stackless {
             // Ordering: AcqRel. Release pairs with the Acquire in `take_handed`; Acquire: see there.
             self.shared.handed.swap(task, Ordering::AcqRel)
         } else {
@@ -269,6 +276,9 @@ impl Worker {
         self.tick.set(tick);
         if tick.is_multiple_of(TIMERS) {
             self.runtime.timers.run_due();
+        }
+        if tick.is_multiple_of(FAIRNESS) {
+            self.look_at_net();
         }
         let fresh_first = self.fresh_first.replace(false) || tick.is_multiple_of(FAIRNESS);
         if let Some(task) = fresh_first.then(|| self.find_fresh()).flatten() {
@@ -298,19 +308,37 @@ impl Worker {
             return Some(task);
         }
         drop(ready);
+        if let Some(task) = self.own_fresh() {
+            return Some(task);
+        }
+        if self.look_at_net()
+            && let Some(task) = self.ready.borrow_mut().pop_front()
+        {
+            return Some(task);
+        }
         if let Some(task) = self.find_fresh() {
             return Some(task);
         }
         self.runtime.timers.run_due();
         // Timers may have made somebody ready.
-        let next = self.next.replace(ptr::null_mut());
-        if !next.is_null() {
-            return Some(next);
-        }
         self.shared
             .take_handed()
             .or_else(|| self.ready.borrow_mut().pop_front())
             .or_else(|| self.find_fresh())
+    }
+
+    /// Makes those ready whose descriptors are; whether there was anybody.
+    #[inline]
+    fn look_at_net(&self) -> bool {
+        self.shared.bed.awaited_net().is_some_and(NetPoll::look)
+    }
+
+    /// A goroutine out of the worker's own deque.
+    fn own_fresh(&self) -> Option<*mut Task> {
+        if self.shared.watch.is_locked() {
+            return None;
+        }
+        self.fresh.pop().map(|task| task.0.cast_mut())
     }
 
     fn find_fresh(&self) -> Option<*mut Task> {

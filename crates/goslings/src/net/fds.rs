@@ -1,0 +1,218 @@
+//! The descriptors, by number: who waits for each, and with which pollers it is registered.
+//!
+//! **Invariants**
+//! * A place, once made, stays where it is as long as the runtime: pollers and waiters find it by the number.
+//! * The union of what all waiters want is what the newest registration asks for.
+
+use super::{Direction, NetPoll};
+use crate::lock::{Guard, Mutex, Rank};
+use crate::waitq::{WaitQueue, WakeList};
+use std::io;
+use std::ptr;
+use std::sync::OnceLock;
+
+/// What a waiter is told of its descriptor. It brings `Open`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    Open,
+    Closed,
+}
+
+/// A poller in which a descriptor is registered, and the number of that registration.
+struct Known {
+    poll: &'static NetPoll,
+    number: u32,
+}
+
+/// What is known of one descriptor.
+pub(super) struct State {
+    pub(super) read: WaitQueue<Verdict>,
+    pub(super) write: WaitQueue<Verdict>,
+    /// The number of the newest registration.
+    newest: u32,
+    first: Option<Known>,
+    /// Those beyond the first: goroutines of several workers have waited for it.
+    others: Vec<Known>,
+}
+
+impl State {
+    fn known(&mut self, poll: &NetPoll) -> Option<&mut Known> {
+        self.first.iter_mut().chain(&mut self.others).find(|known| ptr::eq(known.poll, poll))
+    }
+
+    /// Has `poll` report what is and becomes ready, for all who wait and one more, who is about to be queued. False: it
+    /// is a file that is always ready.
+    pub(super) fn register(
+        &mut self,
+        fd: i32,
+        poll: &'static NetPoll,
+        direction: Direction,
+    ) -> io::Result<bool> {
+        let read = direction == Direction::Read || !self.read.is_empty();
+        let write = direction == Direction::Write || !self.write.is_empty();
+        if let Some(known) = self.known(poll) {
+            match poll.change(fd, known.number, (read, write)) {
+                Ok(()) => return Ok(true),
+                // Another file has the number now.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.newest = self.newest.wrapping_add(1);
+        let number = self.newest;
+        match poll.add(fd, number, (read, write)) {
+            Ok(()) => {}
+            // It was closed, we were told, and is open after all.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                poll.change(fd, number, (read, write))?;
+            }
+            Err(error) if error.raw_os_error() == Some(libc::EPERM) => return Ok(false),
+            Err(error) => return Err(error),
+        }
+        if let Some(known) = self.known(poll) {
+            known.number = number;
+        } else if self.first.is_none() {
+            self.first = Some(Known { poll, number });
+        } else {
+            self.others.push(Known { poll, number });
+        }
+        Ok(true)
+    }
+
+    /// Takes out those whom an event of `poll` with that number concerns.
+    fn happened(&mut self, poll: &NetPoll, number: u32, read: bool, write: bool) -> WakeList<Verdict> {
+        let mut wakes = WakeList::new();
+        if self.known(poll).is_none_or(|known| known.number != number) {
+            return wakes;
+        }
+        if read {
+            take_all(&mut self.read, Verdict::Open, &mut wakes);
+        }
+        if write {
+            take_all(&mut self.write, Verdict::Open, &mut wakes);
+        }
+        wakes
+    }
+
+    /// Forgets all registrations, and takes out everybody.
+    pub(super) fn close(&mut self) -> WakeList<Verdict> {
+        self.first = None;
+        self.others = Vec::new();
+        let mut wakes = WakeList::new();
+        take_all(&mut self.read, Verdict::Closed, &mut wakes);
+        take_all(&mut self.write, Verdict::Closed, &mut wakes);
+        wakes
+    }
+}
+
+fn take_all(queue: &mut WaitQueue<Verdict>, verdict: Verdict, wakes: &mut WakeList<Verdict>) {
+    while let Some(mut waiter) = queue.pop() {
+        let _ = waiter.take();
+        waiter.put(verdict);
+        wakes.push(waiter);
+    }
+}
+
+/// One descriptor.
+pub(crate) struct Fd {
+    number: i32,
+    state: Mutex<State>,
+}
+
+impl Fd {
+    fn new(number: i32) -> Fd {
+        let (read, write) = (WaitQueue::new(), WaitQueue::new());
+        let state = State { read, write, newest: 0, first: None, others: Vec::new() };
+        Fd { number, state: Mutex::new(Rank::Object, state) }
+    }
+
+    pub(super) fn lock(&self) -> Guard<'_, State> {
+        self.state.lock()
+    }
+
+    pub(super) fn mutex(&self) -> &Mutex<State> {
+        &self.state
+    }
+
+    /// The descriptor, as the system numbers it.
+    pub(crate) fn number(&self) -> i32 {
+        self.number
+    }
+}
+
+/// The first chunk has so many places; each further one doubles what there is.
+const FIRST: usize = 64;
+/// So many chunks hold every number there can be.
+const CHUNKS: usize = 27;
+
+/// All descriptors that somebody has waited for, and their neighbours.
+pub(super) struct Fds([OnceLock<Box<[Fd]>>; CHUNKS]);
+
+impl Fds {
+    pub(super) fn new() -> Fds {
+        Fds([const { OnceLock::new() }; CHUNKS])
+    }
+
+    /// The chunk of a number, where that begins, and how long it is.
+    fn chunk(number: usize) -> (usize, usize, usize) {
+        if number < FIRST {
+            return (0, 0, FIRST);
+        }
+        let chunk = (number / FIRST).ilog2() as usize + 1;
+        let start = FIRST << (chunk - 1);
+        (chunk, start, start)
+    }
+
+    /// The place of `fd`; None if that is no number of a descriptor.
+    pub(super) fn place(&self, fd: i32) -> Option<&Fd> {
+        let number = usize::try_from(fd).ok()?;
+        let (chunk, start, len) = Fds::chunk(number);
+        let places =
+            self.0.get(chunk)?.get_or_init(|| (start..start + len).map(|n| Fd::new(n as i32)).collect());
+        places.get(number - start)
+    }
+
+    /// The same, if somebody has waited for it or a neighbour.
+    pub(super) fn existing(&self, fd: i32) -> Option<&Fd> {
+        let number = usize::try_from(fd).ok()?;
+        let (chunk, start, _) = Fds::chunk(number);
+        self.0.get(chunk)?.get()?.get(number - start)
+    }
+
+    /// A poller has seen something of `fd`. Returns whether somebody was woken. No lock may be held.
+    #[cfg_attr(any(loom, miri), expect(dead_code, reason = "the stand-in sees nothing"))]
+    pub(super) fn happened(&self, poll: &NetPoll, fd: i32, number: u32, read: bool, write: bool) -> bool {
+        let Some(place) = self.existing(fd) else { return false };
+        let wakes = place.lock().happened(poll, number, read, write);
+        let any = !wakes.is_empty();
+        wakes.wake_all();
+        any
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::{CHUNKS, Fds};
+
+    #[test]
+    fn every_number_has_one_place() {
+        let mut before = (0, 0, 0);
+        for number in 0..100_000 {
+            let (chunk, start, len) = Fds::chunk(number);
+            assert!(start <= number && number < start + len, "{number}");
+            assert!((chunk, start, len) == before || start == before.1 + before.2, "{number}");
+            before = (chunk, start, len);
+        }
+        assert!(Fds::chunk(i32::MAX as usize).0 < CHUNKS);
+    }
+
+    #[test]
+    fn a_place_knows_its_number() {
+        let fds = Fds::new();
+        assert!(fds.existing(5).is_none() && fds.place(-1).is_none());
+        for fd in [0, 63, 64, 127, 128, 5000] {
+            assert_eq!(fds.place(fd).map(super::Fd::number), Some(fd));
+            assert!(fds.existing(fd).is_some());
+        }
+    }
+}
