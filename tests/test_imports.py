@@ -127,3 +127,42 @@ def test_a_thread_waits_for_a_module_that_a_goroutine_imports(modules: Path) -> 
     gate.ch.send(None)
     thread.join(SECONDS)
     assert seen == [1] and first.result(SECONDS).value == 1
+
+
+def test_an_import_that_computes_is_not_interrupted_where_an_async_goroutine_wants_the_module(
+    modules: Path, one_worker: None
+) -> None:
+    (modules / "parks_long.py").write_text(
+        "import time\nend = time.monotonic() + 0.1\nwhile time.monotonic() < end:\n    pass\nvalue = 1\n"
+    )
+
+    def work() -> int:
+        return __import__("parks_long").value
+
+    async def awork() -> int:
+        return __import__("parks_long").value
+
+    assert results([go(work), *(go(awork) for _ in range(3)), go(work)]) == [1] * 5
+
+
+def test_an_async_goroutine_does_not_wait_for_an_import_that_waits_for_its_worker(
+    modules: Path, one_worker: None
+) -> None:
+    (modules / "parks_there.py").write_text("import parks_gate_2\nparks_gate_2.ch.recv()\nvalue = 1\n")
+    gate: Any = types.ModuleType("parks_gate_2")
+    gate.ch = chan()
+    sys.modules["parks_gate_2"] = gate
+
+    def work() -> int:
+        return __import__("parks_there").value
+
+    async def awork() -> int:
+        return __import__("parks_there").value
+
+    first = go(work)
+    until(lambda: "chan receive" in repr(first))
+    with pytest.raises(ImportError, match="parks_there is being imported by a goroutine that waits on the same worker"):
+        go(awork).result(SECONDS)
+    gate.ch.send(None)
+    assert first.result(SECONDS) == 1
+    assert go(awork).result(SECONDS) == 1

@@ -656,7 +656,8 @@ gs_worker_frames(gs_worker *worker, PyObject **codes, int *offsets, Py_ssize_t r
  *   - managers of `with` blocks that it is in: locks, and objects with a lock among their attributes;
  *   - locks that its frames name: locals, closures, globals, attributes of their first argument (`self`).
  *
- * So is whatever `threading` defines and a `with` block has entered.
+ * So is whatever `threading` defines and a `with` block has entered; and who imports holds the locks of its modules,
+ * which a goroutine without a stack may want on the same thread.
  *
  * A lock has no owner that one could ask for, so one that is locked by somebody else counts, too. */
 
@@ -693,6 +694,20 @@ is_held_lock(PyObject *object)
     }
     Py_DECREF(answer); /* a bool */
     return answer == Py_True;
+}
+
+/* Whether that is code of the import system. */
+static int
+is_importing(PyCodeObject *code)
+{
+    static const char importlib[] = "<frozen importlib._bootstrap>";
+    Py_ssize_t size;
+    const char *file = PyUnicode_AsUTF8AndSize(code->co_filename, &size);
+    if (file == NULL) {
+        PyErr_Clear();
+        return 0;
+    }
+    return size == sizeof importlib - 1 && memcmp(file, importlib, size) == 0;
 }
 
 static int frame_may_hold_lock(struct _PyInterpreterFrame *frame);
@@ -857,7 +872,8 @@ gs_may_hold_lock(void)
 {
     struct _PyInterpreterFrame *frame = PyThreadState_GetUnchecked()->current_frame;
     for (; frame != NULL; frame = frame->previous) {
-        if (!_PyFrame_IsIncomplete(frame) && frame_may_hold_lock(frame)) {
+        if (!_PyFrame_IsIncomplete(frame)
+            && (is_importing(_PyFrame_GetCode(frame)) || frame_may_hold_lock(frame))) {
             return 1;
         }
     }
