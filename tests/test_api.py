@@ -47,6 +47,8 @@ PUBLIC = {
 INTERNAL = {
     "Awaitable": "what the methods to be awaited return",
     "GoExit": "raised by goexit, for nobody to name",
+    "RLock": "threading.RLock after goslings.patch",
+    "lock": "threading.Lock after goslings.patch",
     "LoopPort": "what an event loop knows of goslings",
     "ParMap": "what parmap returns",
     "RWMutexSide": "what RWMutex.read and .write return",

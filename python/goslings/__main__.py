@@ -123,7 +123,7 @@ def run(
         _goslings._set_warn_ms(warn_blocking)
     _stacks.quit_on_signal()
     if patched:
-        goslings.patch()
+        goslings.patch(everywhere=True)
     module = types.ModuleType("__main__")
     vars(module).update(__builtins__=builtins)
     # It stays __main__ after its last line: threads and atexit functions still look for it.

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextvars
 import os
-import threading
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from goslings import _threads
 from goslings._goslings import Semaphore, _bubble, _may_block, _outside_event, _recv_idle, chan, current
 from goslings._runtime import setting
 
@@ -58,8 +58,7 @@ class _Pool:
         self._permits.acquire()
         try:
             if not self._calls.try_send(call):
-                serve = threading.Thread(target=self._serve, args=([call],), name="goslings-blocking", daemon=True)
-                serve.start()
+                _threads.start(self._serve, [call], name="goslings-blocking")
         except BaseException:
             self._permits.release()
             raise

@@ -14,6 +14,7 @@ __all__ = [
     "Goroutine",
     "Mutex",
     "RWMutex",
+    "RLock",
     "RWMutexSide",
     "RecvChan",
     "Selected",
@@ -40,8 +41,10 @@ __all__ = [
     "_never",
     "_now",
     "_outside_event",
+    "_own_locals",
     "_prepare",
     "_recv_idle",
+    "_recv_outside",
     "_set_slice_ms",
     "_set_warn_ms",
     "_stacks",
@@ -50,6 +53,7 @@ __all__ = [
     "_stats",
     "_step",
     "_stop",
+    "_unraisable",
     "after",
     "after_func",
     "agosched",
@@ -60,8 +64,10 @@ __all__ = [
     "current",
     "go",
     "goexit",
+    "get_ident",
     "gomaxprocs",
     "gosched",
+    "lock",
     "lock_os_thread",
     "unlock_os_thread",
     "wait_fd",
@@ -920,3 +926,69 @@ class _Patched:
     def __new__(cls, original: Callable[..., Any], parked: Callable[..., Any]) -> Self: ...
     def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
     def __reduce__(self) -> str: ...
+
+def _own_locals() -> None:
+    """From now on goroutines that begin have thread-local data of their own."""
+
+def _recv_outside[T](ch: chan[T], timeout: float | None = None) -> T:
+    """Receives for a queue of the standard library: a thread that waits does not count for deadlocks."""
+
+def _unraisable(error: BaseException, function: object) -> None:
+    """Tells `sys.unraisablehook` of an exception that ended a thread started by `_thread.start_new_thread`."""
+
+def get_ident() -> int:
+    """get_ident(): a number that no other living thread or goroutine has."""
+
+@final
+class lock:
+    """A lock object is a synchronization primitive: `threading.Lock`, in goroutines, too.
+
+    A lock is not owned by who locked it; another thread or goroutine may unlock it.
+    """
+
+    def __new__(cls) -> Self: ...
+    def acquire(self, blocking: bool = True, timeout: float | None = None) -> bool:
+        """Locks it; returns whether that was possible in time.
+
+        Without an argument this waits until it can. A `timeout` of -1 is none.
+        """
+    def acquire_lock(self, blocking: bool = True, timeout: float | None = None) -> bool:
+        """An obsolete synonym of acquire()."""
+    def release(self) -> None:
+        """Unlocks it. Raises RuntimeError if it is not locked."""
+    def release_lock(self) -> None:
+        """An obsolete synonym of release()."""
+    def locked(self) -> bool:
+        """Whether it is locked."""
+    def locked_lock(self) -> bool:
+        """An obsolete synonym of locked()."""
+    def __enter__(self) -> bool: ...
+    def __exit__(self, *_exc_info: object) -> None: ...
+    def _at_fork_reinit(self) -> None:
+        """In a forked child: it is unlocked, whoever had it."""
+
+class RLock:
+    """A lock that its owner, a thread or a goroutine, may lock again: `threading.RLock`, in goroutines, too."""
+
+    def __new__(cls, *_args: object, **_kwargs: object) -> Self: ...
+    def acquire(self, blocking: bool = True, timeout: float | None = None) -> bool:
+        """Locks it, once more if the caller has it already; returns whether that was possible in time.
+
+        Without an argument this waits until it can. A `timeout` of -1 is none.
+        """
+    def release(self) -> None:
+        """Undoes one acquire(). Raises RuntimeError if the caller does not have it."""
+    def locked(self) -> bool:
+        """Whether it is locked by anybody."""
+    def _is_owned(self) -> bool:
+        """Whether the caller has it."""
+    def _recursion_count(self) -> int:
+        """How often the caller has locked it."""
+    def _release_save(self) -> tuple[int, int]:
+        """For internal use by `threading.Condition`."""
+    def _acquire_restore(self, state: tuple[int, int]) -> None:
+        """For internal use by `threading.Condition`."""
+    def __enter__(self) -> bool: ...
+    def __exit__(self, *_exc_info: object) -> None: ...
+    def _at_fork_reinit(self) -> None:
+        """In a forked child: it is unlocked, whoever had it."""

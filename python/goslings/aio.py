@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import os
-import threading
 from collections.abc import Awaitable
 from typing import Any
 
+from goslings import _threads
 from goslings._errors import Cancelled
 from goslings._goslings import Event, _may_block
 
@@ -23,16 +23,16 @@ class _Background:
     """An event loop on a thread, for the whole program."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = _threads.lock()
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def loop(self) -> asyncio.AbstractEventLoop:
-        with self._lock:
-            if self._loop is None:
-                loop = asyncio.new_event_loop()
-                threading.Thread(target=self._serve, args=(loop,), name="goslings-asyncio", daemon=True).start()
-                self._loop = loop
-            return self._loop
+        with self._lock:  # never held where a goroutine could park
+            if self._loop is not None:
+                return self._loop
+            loop = self._loop = asyncio.new_event_loop()
+        _threads.start(self._serve, loop, name="goslings-asyncio")
+        return loop
 
     @staticmethod
     def _serve(loop: asyncio.AbstractEventLoop) -> None:

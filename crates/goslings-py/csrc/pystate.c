@@ -100,6 +100,11 @@ typedef struct {
 #endif
 } slice;
 
+/* By what `threading.local` finds the data of a thread, and learns of its end. */
+typedef struct {
+    PyObject *key, *sentinel;
+} gs_locals;
+
 typedef struct gs_worker gs_worker;
 
 typedef struct gs_area {
@@ -107,6 +112,8 @@ typedef struct gs_area {
     gs_worker *worker;
     _PyErr_StackItem exc_state; /* the bottom of the goroutine's exception stack */
     slice own;
+    gs_locals locals; /* the goroutine's, while others run; the worker's, while it runs */
+    int has_locals;   /* whether it has thread-local data of its own */
 #if HIDDEN_FRAMES
     struct _PyInterpreterFrame bottom;
     struct gs_area *newer, *older; /* neighbours among the worker's parked goroutines */
@@ -195,6 +202,65 @@ give(PyThreadState *ts, const slice *own)
 #if HIDDEN_FRAMES
     impl->c_stack_refs = own->c_stack_refs;
 #endif
+}
+
+/* Thread-local data. By default it is the worker's, shared by the goroutines there. Once `goslings.patch` has asked for
+ * it, goroutines that begin have their own. */
+static int own_locals; /* set while attached, and never unset */
+
+void
+gs_own_locals(void)
+{
+    _Py_atomic_store_int_relaxed(&own_locals, 1);
+}
+
+int
+gs_has_own_locals(void)
+{
+    return _Py_atomic_load_int_relaxed(&own_locals);
+}
+
+/* Exchanges what the thread has now for `locals`. */
+void
+gs_exchange_locals(gs_locals *locals)
+{
+    PyThreadState *ts = PyThreadState_GetUnchecked();
+    gs_locals had = {ts->threading_local_key, ts->threading_local_sentinel};
+    ts->threading_local_key = locals->key;
+    ts->threading_local_sentinel = locals->sentinel;
+    *locals = had;
+}
+
+/* Ends the data that the thread has now; that may run any code, which may make new data. */
+static void
+end_locals(PyThreadState *ts)
+{
+    for (int times = 0; ts->threading_local_sentinel != NULL && times < 100; times++) {
+        gs_locals had = {NULL, NULL};
+        gs_exchange_locals(&had);
+        Py_XDECREF(had.sentinel); /* its end is what `threading.local` waits for */
+        Py_XDECREF(had.key);
+    }
+}
+
+/* As above, of `locals` on their own: of a goroutine without a stack. */
+void
+gs_end_locals(gs_locals *locals)
+{
+    gs_locals had = *locals;
+    locals->key = locals->sentinel = NULL;
+    Py_XDECREF(had.sentinel);
+    Py_XDECREF(had.key);
+}
+
+/* The running goroutine's function has returned: its thread-local data ends, while it can still wait. */
+void
+gs_end_own_locals(void)
+{
+    gs_worker *worker = this_worker;
+    if (worker != NULL && worker->running != NULL && worker->running->has_locals) {
+        end_locals(worker->tstate);
+    }
 }
 
 /* Critical sections are locks of the interpreter that must not stay locked on a stack that is put aside.
@@ -386,6 +452,25 @@ gs_worker_is_out(gs_worker *worker)
     return !_Py_atomic_load_int_relaxed(&gil->locked);
 }
 
+/* Functions of the interpreter that may end the thread instead of returning, under names of ours: see host.rs. */
+void
+gs_attach(PyThreadState *ts)
+{
+    PyEval_RestoreThread(ts);
+}
+
+PyObject *
+gs_call(PyObject *function, PyObject *args, PyObject *kwargs)
+{
+    return PyObject_Call(function, args, kwargs);
+}
+
+int
+gs_send(PyObject *iterator, PyObject *value, PyObject **result)
+{
+    return PyIter_Send(iterator, value, result);
+}
+
 /* A new goroutine: a stack from `low` up to `base`, and memory for its first frames from there to `end`. */
 void
 gs_enter(gs_area *area, uintptr_t low, uintptr_t base, uintptr_t end)
@@ -403,6 +488,11 @@ gs_enter(gs_area *area, uintptr_t low, uintptr_t base, uintptr_t end)
     chunk->size = end - (uintptr_t)chunk;
     chunk->top = 0;
 
+    area->locals = (gs_locals){NULL, NULL};
+    area->has_locals = gs_has_own_locals();
+    if (area->has_locals) {
+        gs_exchange_locals(&area->locals);
+    }
     ts->exc_info = &area->exc_state;
     ts->context = NULL;
     ts->context_ver++;
@@ -449,6 +539,10 @@ gs_leave(gs_area *area)
     ts->context = NULL;
     ts->context_ver++;
     Py_XDECREF(context);
+    if (area->has_locals) {
+        end_locals(ts);
+        gs_exchange_locals(&area->locals);
+    }
     area->worker->running = NULL;
     give(ts, &area->worker->base);
 }
@@ -464,6 +558,9 @@ gs_save(gs_area *area)
     }
     take(ts, &area->own);
     area->own.critical_section = sections;
+    if (area->has_locals) {
+        gs_exchange_locals(&area->locals);
+    }
 #if HIDDEN_FRAMES
     show_to_collector(area);
 #endif
@@ -481,6 +578,9 @@ gs_restore(gs_area *area)
 #endif
     area->worker->running = area;
     give(ts, &area->own);
+    if (area->has_locals) {
+        gs_exchange_locals(&area->locals);
+    }
     if (area->own.critical_section != 0) {
         exchange_critical_sections(ts, area->own.critical_section);
     }
@@ -656,8 +756,8 @@ gs_worker_frames(gs_worker *worker, PyObject **codes, int *offsets, Py_ssize_t r
  *   - managers of `with` blocks that it is in: locks, and objects with a lock among their attributes;
  *   - locks that its frames name: locals, closures, globals, attributes of their first argument (`self`).
  *
- * So is whatever `threading` defines and a `with` block has entered; and who imports holds the locks of its modules,
- * which a goroutine without a stack may want on the same thread.
+ * So is whatever `threading` defines and a `with` block has entered, unless `goslings.patch` has made it park; and who
+ * imports holds the locks of its modules, which a goroutine without a stack may want on the same thread.
  *
  * A lock has no owner that one could ask for, so one that is locked by somebody else counts, too. */
 
@@ -845,7 +945,7 @@ frame_may_hold_lock(struct _PyInterpreterFrame *frame)
     for (int i = 0; i < depth; i++) {
         PyObject *item = object_at(frame, code->co_nlocalsplus + i);
         PyObject *manager = item == NULL ? NULL : manager_of(item);
-        if (manager != NULL && (is_of_threading(manager) || has_held_lock(manager, 2))) {
+        if (manager != NULL && ((!gs_has_own_locals() && is_of_threading(manager)) || has_held_lock(manager, 2))) {
             return 1;
         }
     }

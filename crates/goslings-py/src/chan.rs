@@ -93,6 +93,23 @@ pub(crate) fn recv_idle(
     goslings::idle(|| recv(&ch.get().channel, py, Some(timeout)))
 }
 
+/// Receives for a queue of the standard library: a thread that waits does not count for deadlocks.
+#[pyfunction]
+#[pyo3(name = "_recv_outside", signature = (ch, timeout = None))]
+pub(crate) fn recv_outside(
+    py: Python<'_>,
+    ch: &Bound<'_, PyChan>,
+    timeout: Option<&Bound<'_, PyAny>>,
+) -> PyResult<Py<PyAny>> {
+    let channel = &ch.get().channel;
+    operation(py, "queue.SimpleQueue.get", On::Made(channel.bubble()))?;
+    let wait = wait(timeout)?;
+    match goslings::outside(|| channel.recv(wait)) {
+        Ok(value) => Ok(value.into_object(py)),
+        Err(error) => Err(errors::recv(py, error)),
+    }
+}
+
 fn recv_ok<'py>(
     channel: &Channel,
     py: Python<'py>,

@@ -14,17 +14,23 @@ use std::sync::{Arc, OnceLock};
 pub(crate) struct Coroutine {
     object: Py<PyAny>,
     context: host::Context,
+    locals: host::OwnLocals,
 }
 
 impl Coroutine {
     pub(crate) fn new(object: Py<PyAny>, context: host::Context) -> Coroutine {
-        Coroutine { object, context }
+        Coroutine { object, context, locals: host::OwnLocals::new() }
     }
 
     /// Runs it until it waits or gives way (None), or ends.
     pub(crate) fn step(&self, py: Python<'_>) -> Option<PyResult<Py<PyAny>>> {
         let object = self.object.bind(py);
-        self.context.enter(py, || answer(object, host::send_none(object)))
+        let result =
+            self.locals.enter(py, || self.context.enter(py, || answer(object, host::send_none(object))));
+        if result.is_some() {
+            self.locals.end(py);
+        }
+        result
     }
 
     /// The coroutine itself, borrowed.

@@ -274,6 +274,7 @@ pub(crate) fn run(py: Python<'_>, handle: &Bound<'_, Goroutine>) {
     };
     let start = this.lock().start.take();
     drop(start);
+    host::end_own_locals(py);
     this.finish(py, handle, end);
 }
 

@@ -13,7 +13,7 @@ use pyo3::ffi;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
@@ -28,12 +28,18 @@ unsafe extern "C" {
     fn gs_leave(area: *mut Area);
     fn gs_caller(skip: c_int, offset: *mut c_int) -> *mut ffi::PyObject;
     fn gs_caller_outside(folder: *mut ffi::PyObject, offset: *mut c_int) -> *mut ffi::PyObject;
+    fn gs_own_locals();
+    fn gs_has_own_locals() -> c_int;
+    fn gs_exchange_locals(locals: *mut Locals);
+    fn gs_end_own_locals();
+    fn gs_end_locals(locals: *mut Locals);
     fn gs_has_context() -> c_int;
     fn gs_exchange_context(context: *mut ffi::PyObject) -> *mut ffi::PyObject;
     fn gs_stop_iteration(value: *mut ffi::PyObject);
     fn gs_running_loop() -> *mut ffi::PyObject;
     fn gs_is_async(function: *mut ffi::PyObject) -> c_int;
     fn gs_nearest_coroutine() -> *mut ffi::PyObject;
+    fn PyErr_FormatUnraisable(format: *const c_char, ...);
     fn PyCode_Addr2Line(code: *mut ffi::PyObject, offset: c_int) -> c_int;
 }
 
@@ -49,14 +55,12 @@ mod waiting {
     use pyo3::ffi::{PyObject, PyThreadState};
     use std::ffi::c_int;
 
+    // Of the interpreter's own, under names of ours: PyO3 declares those as functions that never unwind, and of two
+    // declarations of one name in a unit of code generation the compiler takes either.
     unsafe extern "C-unwind" {
-        pub(super) fn PyEval_RestoreThread(state: *mut PyThreadState);
-        pub(super) fn PyObject_Call(
-            f: *mut PyObject,
-            args: *mut PyObject,
-            kw: *mut PyObject,
-        ) -> *mut PyObject;
-        pub(super) fn PyIter_Send(
+        pub(super) fn gs_attach(state: *mut PyThreadState);
+        pub(super) fn gs_call(f: *mut PyObject, args: *mut PyObject, kw: *mut PyObject) -> *mut PyObject;
+        pub(super) fn gs_send(
             iterator: *mut PyObject,
             value: *mut PyObject,
             result: *mut *mut PyObject,
@@ -102,7 +106,7 @@ impl Host for Interpreter {
     fn attach(&self, state: usize) {
         let state = std::ptr::with_exposed_provenance_mut(state);
         // SAFETY: `state` came from `detach` on this thread.
-        Hang::guard(|| unsafe { waiting::PyEval_RestoreThread(state) });
+        Hang::guard(|| unsafe { waiting::gs_attach(state) });
     }
 
     fn signalled(&self, state: usize) -> bool {
@@ -401,6 +405,87 @@ pub(crate) fn copy_context(py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
     unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyContext_CopyCurrent()) }.map(|c| Some(c.unbind()))
 }
 
+/// From now on goroutines that begin have thread-local data of their own.
+#[pyfunction]
+#[pyo3(name = "_own_locals")]
+pub(crate) fn own_locals(_py: Python<'_>) {
+    // SAFETY: attached; sets a flag.
+    unsafe { gs_own_locals() };
+}
+
+/// Tells `sys.unraisablehook` of an exception that ended a thread started by `_thread.start_new_thread`.
+#[pyfunction]
+#[pyo3(name = "_unraisable")]
+pub(crate) fn unraisable(error: Bound<'_, PyAny>, function: &Bound<'_, PyAny>) {
+    let py = error.py();
+    PyErr::from_value(error).restore(py);
+    // SAFETY: attached, with an exception set, which the call takes; one object for the one `%R`.
+    unsafe {
+        PyErr_FormatUnraisable(c"Exception ignored in thread started by %R".as_ptr(), function.as_ptr());
+    }
+}
+
+/// The running goroutine's function has returned: its thread-local data ends.
+pub(crate) fn end_own_locals(_py: Python<'_>) {
+    // SAFETY: attached; in a goroutine, at a point where any code may run.
+    unsafe { gs_end_own_locals() };
+}
+
+/// By what `threading.local` finds a goroutine's data: two references, or null. As in the C file.
+#[repr(C)]
+struct Locals {
+    key: *mut ffi::PyObject,
+    sentinel: *mut ffi::PyObject,
+}
+
+/// The thread-local data of a goroutine without a stack: current while it runs.
+pub(crate) struct OwnLocals(Cell<Locals>);
+
+// SAFETY: touched by whoever runs the goroutine, which is one thread at a time, and by its destructor; attached.
+unsafe impl Send for OwnLocals {}
+// SAFETY: as above.
+unsafe impl Sync for OwnLocals {}
+
+impl OwnLocals {
+    pub(crate) fn new() -> OwnLocals {
+        OwnLocals(Cell::new(Locals { key: std::ptr::null_mut(), sentinel: std::ptr::null_mut() }))
+    }
+
+    /// Runs `f` with it, if goroutines have their own.
+    #[inline]
+    pub(crate) fn enter<R>(&self, _py: Python<'_>, f: impl FnOnce() -> R) -> R {
+        // SAFETY: attached; reads a flag, which is never unset.
+        if unsafe { gs_has_own_locals() } == 0 {
+            return f();
+        }
+        // SAFETY: attached; the references move into the thread state, and those there out.
+        unsafe { gs_exchange_locals(self.0.as_ptr()) };
+        let result = f();
+        // SAFETY: as above, the other way round.
+        unsafe { gs_exchange_locals(self.0.as_ptr()) };
+        result
+    }
+
+    /// Ends it.
+    pub(crate) fn end(&self, _py: Python<'_>) {
+        // SAFETY: attached; two references of ours, or null.
+        unsafe { gs_end_locals(self.0.as_ptr()) };
+    }
+}
+
+impl Drop for OwnLocals {
+    fn drop(&mut self) {
+        // SAFETY: destructors of handles run attached.
+        unsafe { gs_end_locals(self.0.as_ptr()) };
+    }
+}
+
+/// The number that the interpreter knows the calling thread by.
+pub(crate) fn thread_ident() -> u64 {
+    // SAFETY: names the calling thread.
+    unsafe { libc::pthread_self() }
+}
+
 /// The context of a goroutine without a stack: current while it runs.
 pub(crate) struct Context(AtomicPtr<ffi::PyObject>);
 
@@ -457,7 +542,7 @@ pub(crate) fn send_none(coroutine: &Bound<'_, PyAny>) -> Sent {
     let mut result = std::ptr::null_mut();
     // SAFETY: attached; borrowed references that live through the call.
     let went =
-        Hang::guard(|| unsafe { waiting::PyIter_Send(coroutine.as_ptr(), ffi::Py_None(), &raw mut result) });
+        Hang::guard(|| unsafe { waiting::gs_send(coroutine.as_ptr(), ffi::Py_None(), &raw mut result) });
     // SAFETY: a new reference, or null with an exception set.
     let result = unsafe { Bound::from_owned_ptr_or_opt(py, result) };
     match (went, result) {
@@ -775,7 +860,7 @@ pub(crate) fn call<'py>(
     let kwargs = kwargs.map_or(std::ptr::null_mut(), Bound::as_ptr);
     // SAFETY: attached; borrowed references that live through the call; a new reference or null comes back.
     unsafe {
-        let result = Hang::guard(|| waiting::PyObject_Call(function.as_ptr(), args.as_ptr(), kwargs));
+        let result = Hang::guard(|| waiting::gs_call(function.as_ptr(), args.as_ptr(), kwargs));
         Bound::from_owned_ptr_or_err(function.py(), result)
     }
 }

@@ -29,6 +29,7 @@ mod select;
 mod semaphore;
 #[expect(unsafe_code, reason = "looks at objects while the collector visits them")]
 mod stacks;
+mod thread_locks;
 mod timeout;
 mod timer;
 mod value;
@@ -48,7 +49,7 @@ mod module {
     #[pymodule_export]
     use crate::bubble::{PyBubble, current as bubble, step};
     #[pymodule_export]
-    use crate::chan::{PyChan, RecvChan, SendChan, never, recv_idle};
+    use crate::chan::{PyChan, RecvChan, SendChan, never, recv_idle, recv_outside};
     #[pymodule_export]
     use crate::cond::Cond;
     #[pymodule_export]
@@ -61,7 +62,9 @@ mod module {
     #[pymodule_export]
     use crate::group::{failure, may_block, prepare, start};
     #[pymodule_export]
-    use crate::host::{after_fork_child, after_fork_parent, before_fork, kernel, stop};
+    use crate::host::{
+        after_fork_child, after_fork_parent, before_fork, kernel, own_locals, stop, unraisable,
+    };
     #[pymodule_export]
     use crate::leaks::leaks;
     #[pymodule_export]
@@ -82,6 +85,8 @@ mod module {
     use crate::semaphore::Semaphore;
     #[pymodule_export]
     use crate::stacks::{detect_deadlocks, now, stacks as all_stacks};
+    #[pymodule_export]
+    use crate::thread_locks::{ThreadLock, ThreadRLock, get_ident};
     #[pymodule_export]
     use crate::timer::{PyTimer, Ticker, after, after_func, sleep};
     #[pymodule_export]

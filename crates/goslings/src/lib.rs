@@ -77,7 +77,7 @@ pub use sleep::{SleepError, sleep};
 pub use stacks::{Described, Seen, Standing, describe, objects};
 pub use task::stack::{guard_is_advice, set_default_stack, slot_size};
 pub use task::{Job, JobVTable, Step, Task};
-pub use threads::{SeenThread, idle, waiting_threads};
+pub use threads::{SeenThread, idle, outside, waiting_threads};
 pub use timer::{Fired, Target, Timer};
 pub use waiter::WaitReason;
 pub use waitgroup::{Negative, WaitGroup};

@@ -146,6 +146,14 @@ impl Mutex {
         }
     }
 
+    /// In a forked child, whose only thread this is: unlocks it, whoever had it and whoever was about to have it.
+    pub fn reinit(&self) {
+        let queue = self.queue.lock();
+        let waiters = if queue.is_empty() { 0 } else { WAITERS };
+        // Ordering: Release, as in `unlock`.
+        self.word.store(waiters, Ordering::Release);
+    }
+
     /// Whether it is locked, a moment ago.
     #[must_use]
     pub fn is_locked(&self) -> bool {

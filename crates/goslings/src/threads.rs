@@ -9,6 +9,7 @@
 //!   a wait of the handler: it is awake.
 
 use crate::clock::{Deadline, coarse, note, now};
+use crate::sched;
 use crate::waiter::{WaitReason, Waiter, Why};
 use std::cell::Cell;
 use std::ptr;
@@ -64,6 +65,8 @@ impl Drop for Own {
 
 thread_local! {
     static OWN: Own = const { Own(Cell::new(None)) };
+    /// Whether this thread waits for something that is not ours: see [`outside`].
+    static OUTSIDE: Cell<bool> = const { Cell::new(false) };
 }
 
 /// What is seen of a waiting thread.
@@ -91,7 +94,8 @@ impl Showing {
     /// Shows that this thread waits with `waiter`, which stays where it is until the drop.
     pub(crate) fn new(waiter: &Waiter, why: Why, timed: bool) -> Showing {
         note(now());
-        let showing = Showing { record: own(), waiter, why, timed };
+        let record = if OUTSIDE.get() { None } else { own() };
+        let showing = Showing { record, waiter, why, timed };
         showing.resume();
         showing
     }
@@ -196,6 +200,19 @@ pub fn idle<R>(wait: impl FnOnce() -> R) -> R {
     set(true);
     let result = wait();
     set(false);
+    result
+}
+
+/// Runs `wait`, in which a thread waits for something that is not ours, whatever it is made of: it is not shown, and
+/// so counts as one that might go on. In a goroutine that has a stack this changes nothing.
+#[inline]
+pub fn outside<R>(wait: impl FnOnce() -> R) -> R {
+    if sched::current_stackful().is_some() {
+        return wait();
+    }
+    let before = OUTSIDE.replace(true);
+    let result = wait();
+    OUTSIDE.set(before);
     result
 }
 

@@ -7,6 +7,7 @@ import types
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from goslings import _threads as threads
 from goslings._goslings import Mutex
 from goslings._patch import _units
 from goslings._patch._change import Change, Unit
@@ -23,15 +24,20 @@ _followed: list[str] = []
 _early: list[str] = []
 
 
-def patch(only: Iterable[str] | None = None, exclude: Iterable[str] | None = None) -> PatchReport:
+def patch(
+    only: Iterable[str] | None = None, exclude: Iterable[str] | None = None, *, everywhere: bool = False
+) -> PatchReport:
     """Makes the standard library's calls that wait park the goroutine that makes them; returns what came of it.
 
     `only` names the parts to patch ("time", "threading", "socket" …), `exclude` those to leave; other names are a
     ValueError. What is patched stays patched; a second call patches what is left. On plain threads the calls do what
-    they did before. Call it early: what was imported before is made to follow where that is possible, and listed
-    where it is not. Never blocks for long.
+    they did before: in particular, a `threading.Thread` that is started there is a thread. `everywhere` makes it a
+    goroutine there, too, which is what `goslings run --patch` does. Call it early: what was imported before is made to
+    follow where that is possible, and listed where it is not. Never blocks for long.
     """
     wanted = _choose(only, exclude)
+    if everywhere:
+        threads.everywhere()
     with _lock:
         units = [_units.load(name) for name in wanted if name not in _done]  # all of them see the originals
         for unit in units:
@@ -74,14 +80,17 @@ def _modules() -> Iterator[tuple[str, types.ModuleType]]:
 def _follow(changes: list[Change]) -> None:
     """Makes names of other modules follow, and notes what cannot."""
     by_id = {id(change.original): change for change in changes}
+    names: dict[int, set[str]] = {}
+    for change in changes:
+        names.setdefault(id(change.original), set()).add(change.name.lstrip("_"))
     owners = {(id(change.owner), change.name) for change in changes}
     for module_name, module in _modules():
         for name, value in list(vars(module).items()):
-            change = by_id.get(id(value))
-            if change is not None:
+            if id(value) in by_id:
+                change = by_id[id(value)]
                 if (id(module), name) in owners:
                     continue
-                if name.lstrip("_") == change.name.lstrip("_"):
+                if name.lstrip("_") in names[id(value)]:
                     setattr(module, name, change.new)
                     _followed.append(f"{module_name}.{name}")
                 else:  # under a name of its own: perhaps somebody wants to keep it
@@ -123,7 +132,8 @@ def _report(wanted: Iterable[str]) -> PatchReport:
         if unit is None:
             report.excluded.append(name)
             continue
-        report.patched[name] = [change.label for change in unit.changes if change.is_done()]
+        done = [change.label for change in unit.changes if change.is_public and change.is_done()]
+        report.patched[name] = done + unit.follows
         report.not_patched.update(unit.cannot)
         for change in unit.changes:
             if not change.is_done():

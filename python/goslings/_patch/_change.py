@@ -39,6 +39,11 @@ class Change:
             return f"{self.owner.__module__}.{self.owner.__qualname__}.{self.name}"
         return f"{self.owner.__name__}.{self.name}"
 
+    @property
+    def is_public(self) -> bool:
+        """Whether users know it."""
+        return not any(part.startswith("_") for part in self.label.split("."))
+
     def is_done(self) -> bool:
         """Whether the new one is in its place."""
         return vars(self.owner).get(self.name, _ABSENT) is self.new
@@ -54,6 +59,8 @@ class Unit:
 
     name: str
     changes: list[Change]
+    follows: list[str] = field(default_factory=list)
+    """What is made of that, and so is patched by it."""
     cannot: dict[str, str] = field(default_factory=dict)
     """What stays as it is, and why."""
     finish: Callable[[], list[str]] | None = None

@@ -10,6 +10,9 @@ from goslings._patch._change import Unit
 __all__ = ["NAMES", "load"]
 
 _FILES = {
+    "threading": "_threading",
+    "queue": "_queue",
+    "concurrent.futures": "_futures",
     "time": "_time",
 }
 """Name for users: the module whose `unit()` it is."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import goslings
+from goslings import _threads
 from goslings._goslings import _Bubble, _bubble
 
 EPOCH = 946_684_800
@@ -70,7 +70,7 @@ class _Patch:
     """Lets the functions of `time` show the time of a bubble to those who run in one, while any is open."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = _threads.lock()
         self._users = 0
         self._real: dict[str, Callable[..., object]] = {}
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 import goslings
-from goslings import Map
+from goslings import Map, _threads
 from goslings._errors import Deadlock
 from goslings._goslings import Goroutine, _Bubble, _bubble, _step
 from goslings._runtime import setting
@@ -263,7 +263,7 @@ def _undisturbed() -> Iterator[None]:
         yield
 
 
-_patches = threading.Lock()
+_patches = _threads.lock()
 _users: dict[tuple[type, str], tuple[int, Any]] = {}
 
 
