@@ -215,7 +215,7 @@ def test_run_obeys_the_coding_of_the_script(tmp_path: Path) -> None:
 
 
 def test_run_is_interrupted_as_python_is(tmp_path: Path) -> None:
-    path = script(tmp_path, "from goslings import chan\nprint('ready', flush=True)\nchan().recv()\n")
+    path = script(tmp_path, "from goslings import chan\nprint('ready', flush=True)\nchan().recv(timeout=3600)\n")
     with subprocess.Popen(
         [sys.executable, "-m", "goslings", "run", path],
         stdout=subprocess.PIPE,
