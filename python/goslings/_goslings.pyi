@@ -24,6 +24,7 @@ __all__ = [
     "Timer",
     "WaitGroup",
     "_Bubble",
+    "_HttpReader",
     "_Patched",
     "_Port",
     "_after_fork_child",
@@ -35,6 +36,7 @@ __all__ = [
     "_detect_deadlocks",
     "_failure",
     "_held",
+    "_http_head",
     "_kernel",
     "_leaks",
     "_may_block",
@@ -992,3 +994,42 @@ class RLock:
     def __exit__(self, *_exc_info: object) -> None: ...
     def _at_fork_reinit(self) -> None:
         """In a forked child: it is unlocked, whoever had it."""
+
+# HTTP
+
+@final
+class _HttpReader:
+    """The requests of one connection: `feed` it what was received, and take out heads and bodies in turn."""
+
+    def __new__(cls, head_limit: int, line_limit: int, header_count: int, body_limit: int) -> Self: ...
+    def feed(self, data: bytes) -> None:
+        """Adds what was received."""
+
+    def head(self, base: dict[str, Any]) -> tuple[dict[str, Any], int, bool, bool] | None:
+        """The next head as a WSGI environ made from `base`; None: more has to be fed first.
+
+        Returns (environ, length of the body or -1 for chunks, whether the connection may be kept, whether the client
+        waits for 100 Continue). Raises ValueError(status, reason).
+        """
+
+    def body(self, most: int) -> bytes | None:
+        """Bytes of the present body, at most `most`; b"" at its end; None: more has to be fed first.
+
+        Raises ValueError(status, reason).
+        """
+
+    @property
+    def ended(self) -> bool:
+        """Whether the present body is at its end."""
+
+    @property
+    def pending(self) -> int:
+        """How many bytes were fed and not taken."""
+
+def _http_head(status: str, headers: list[tuple[str, str]]) -> tuple[bytes, int, bool, bool, bool]:
+    """The head of an answer, without the empty line at its end.
+
+    Returns (bytes, Content-Length or -1, whether the app wants the connection closed, whether it set Date, whether it
+    set Server). Headers that belong to the server (Connection, Transfer-Encoding …) are left out. Raises TypeError and
+    ValueError for what PEP 3333 forbids, so that no value can begin a header or an answer of its own.
+    """

@@ -15,6 +15,7 @@ mod goroutine;
 mod group;
 #[expect(unsafe_code, reason = "calls into the C file that swaps the interpreter's per-thread state")]
 mod host;
+mod http;
 #[expect(unsafe_code, reason = "looks at objects while the collector has stopped everybody")]
 mod leaks;
 mod mutex;
@@ -65,6 +66,8 @@ mod module {
     use crate::host::{
         after_fork_child, after_fork_parent, before_fork, kernel, own_locals, stop, unraisable,
     };
+    #[pymodule_export]
+    use crate::http::{HttpReader, response_head};
     #[pymodule_export]
     use crate::leaks::leaks;
     #[pymodule_export]
