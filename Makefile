@@ -22,7 +22,7 @@ SECONDS ?= 60
 SEED ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help dev demo test test-rust test-python model model-quick miri stress fuzz suites lint bench docs interpreters clean
+.PHONY: help dev demo test test-rust test-python model model-quick miri stress fuzz fuzz-http suites lint bench docs interpreters clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -62,6 +62,9 @@ fuzz: ## random programs, every value accounted for, on each interpreter (SECOND
 
 suites: ## CPython's own test suites under goslings.patch(); writes docs/patch-suites.md (ARGS="test_queue -v")
 	@$(PYTHON) tools/suites.py $(if $(strip $(PYTHONS)),--only "$(PYTHONS)") $(ARGS)
+
+fuzz-http: ## 100,000 garbage requests at the WSGI server, on the best free-threaded interpreter (ARGS)
+	@cd tests && PYTHONPATH=. $(PYTHON) ../tools/dev.py $(if $(strip $(PYTHONS)),--only "$(PYTHONS)") --best free-threaded --group test -- -X faulthandler -m fuzz.garbage $(ARGS)
 
 lint: ## formatting, lints and types of the Rust and the Python code
 	@py="$$($(GIL) --group lint | cut -f2)" && test -n "$$py" && set -ex && \

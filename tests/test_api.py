@@ -100,7 +100,7 @@ def test_what_a_private_module_shows_is_public_or_known_to_be_internal() -> None
 
 def test_these_modules_are_public() -> None:
     modules = {found.name for found in pkgutil.iter_modules(goslings.__path__)}
-    assert {name for name in modules if not name.startswith("_")} == {"aio", "demo", "testing"}
+    assert {name for name in modules if not name.startswith("_")} == {"aio", "demo", "testing", "wsgi"}
 
 
 def members(cls: type) -> Iterator[tuple[str, Any]]:

@@ -1,4 +1,4 @@
-"""The command line: `goslings run`, `goslings doctor`, `goslings demo`; `python -m goslings` is the same."""
+"""The command line: `goslings run`, `serve`, `doctor` and `demo`; `python -m goslings` is the same."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ examples:
   goslings run server.py --port 8000      as `python server.py --port 8000`
   goslings run --procs 2 crunch.py        the same, with two workers
   goslings run --patch -m http.server     a module, with the standard library patched
+  goslings serve hello:app                a WSGI application: Flask, Django …
   goslings doctor                         what goslings finds on this machine, and whether it works
   goslings doctor --import numpy          whether importing numpy turns the GIL on
   goslings demo                           what there is to see
@@ -75,8 +76,12 @@ examples:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command in `argv` (default: the process's own arguments) and returns the exit status."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments[:1] == ["serve"]:  # has a parser of its own, and options that begin with a dash
+        status: int = importlib.import_module("goslings.wsgi._command").main(arguments[1:])
+        return status
     parser = _parser()
-    options = parser.parse_args(argv)
+    options = parser.parse_args(arguments)
     if options.command == "run":
         return run(
             options.script,
@@ -208,6 +213,8 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("-m", dest="module", action="store_true", help="SCRIPT is the name of a module")
     run.add_argument("script", help="a Python source file")
     run.add_argument("args", nargs=argparse.REMAINDER, help="arguments of the script")
+
+    command("serve", "serve a WSGI application", "", "")
 
     doctor = command("doctor", "tell what is found here, and whether it works", DOCTOR_HELP, DOCTOR_EXAMPLES)
     doctor.add_argument(
