@@ -497,6 +497,31 @@ impl Parker {
             raised: Cell::new(Raised::Nothing),
         }
     }
+
+    /// What [`Park::park`] does, on the spot.
+    ///
+    /// Takes `&self`: while it runs, wakers use pointers into it.
+    #[inline(always)]
+    pub(crate) fn wait(&self, why: Why, wait: Wait) -> Outcome {
+        crate::lock::assert_none_held();
+        debug_assert!(wait != Wait::No, "a call that may not wait must not park");
+        let deadline = match wait {
+            Wait::Until(at) => Some(at),
+            Wait::Forever | Wait::No => None,
+        };
+        match self.task {
+            Some(task) => sched::park(task, why, deadline),
+            None => self.sleep(why, deadline),
+        }
+        self.waiter().finish()
+    }
+
+    #[inline(never)]
+    fn sleep(&self, why: Why, deadline: Option<Deadline>) {
+        self.raised.set(self.thread.sleep(why, deadline));
+        // Ordering: Relaxed. Ready for another wait: the waker, if any, is done with the word.
+        self.thread.word.store(AWAKE, Ordering::Relaxed);
+    }
 }
 
 impl Park for Parker {
@@ -535,23 +560,8 @@ impl Park for Parker {
         self.raised.get() == Raised::ByDeadlock
     }
 
-    /// Takes `&self`: while it runs, wakers use pointers into it.
     #[inline]
     fn park(&self, why: Why, wait: Wait) -> impl Future<Output = Outcome> {
-        crate::lock::assert_none_held();
-        debug_assert!(wait != Wait::No, "a call that may not wait must not park");
-        let deadline = match wait {
-            Wait::Until(at) => Some(at),
-            Wait::Forever | Wait::No => None,
-        };
-        match self.task {
-            Some(task) => sched::park(task, why, deadline),
-            None => {
-                self.raised.set(self.thread.sleep(why, deadline));
-                // Ordering: Relaxed. Ready for another wait: the waker, if any, is done with the word.
-                self.thread.word.store(AWAKE, Ordering::Relaxed);
-            }
-        }
-        ready(self.waiter().finish())
+        ready(self.wait(why, wait))
     }
 }

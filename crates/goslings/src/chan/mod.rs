@@ -18,7 +18,7 @@ pub(crate) use state::{Received, Sent, State};
 use crate::bubble;
 use crate::clock::Wait;
 use crate::lock::{Guard, Mutex, Rank};
-use crate::waiter::{Outcome, Park, Parker, WaitReason, at_once};
+use crate::waiter::{Outcome, Park, Parker, WaitReason};
 use crate::waitq::Node;
 
 /// A channel of `T`. Shared by reference: wrap it in an `Arc`.
@@ -87,7 +87,7 @@ impl<T> Chan<T> {
         let parker = Parker::new();
         match self.send_now(value, wait, &parker) {
             Ok(sent) => sent,
-            Err((value, state)) => at_once(self.send_later(value, state, wait, &parker)),
+            Err((value, state)) => self.send_and_wait(value, state, wait, &parker),
         }
     }
 
@@ -136,20 +136,47 @@ impl<T> Chan<T> {
         Err((value, state))
     }
 
+    /// The rest of `send` for somebody with a stack: what `at_once(self.send_later(…))` would do, without a future.
+    #[inline(always)]
+    fn send_and_wait(
+        &self,
+        value: T,
+        state: Guard<'_, State<T>>,
+        wait: Wait,
+        parker: &Parker,
+    ) -> Result<(), SendError<T>> {
+        let node = Node::new(parker, 0, Some(value));
+        // SAFETY: the node stays in this frame until `sent`.
+        unsafe { Self::queue_sender(state, &node) };
+        let outcome = parker.wait(WaitReason::ChanSend.on(self), wait);
+        self.sent(&node, outcome, parker)
+    }
+
     async fn send_later(
         &self,
         value: T,
-        mut state: Guard<'_, State<T>>,
+        state: Guard<'_, State<T>>,
         wait: Wait,
         parker: &impl Park,
     ) -> Result<(), SendError<T>> {
         let node = Node::new(parker, 0, Some(value));
-        // SAFETY: the node stays in this frame, which does not return before the node was popped and
-        // its waiter woken, or removed below.
-        unsafe { state.senders.push(&node) };
-        drop(state);
-
+        // SAFETY: the node stays in this frame until `sent`.
+        unsafe { Self::queue_sender(state, &node) };
         let outcome = parker.park(WaitReason::ChanSend.on(self), wait).await;
+        self.sent(&node, outcome, parker)
+    }
+
+    /// # Safety
+    /// The node's wait has begun, and it stays in its place until [`Chan::sent`] has returned.
+    #[inline]
+    unsafe fn queue_sender(mut state: Guard<'_, State<T>>, node: &Node<T>) {
+        // SAFETY: by the contract it does not go away before it was popped and its waiter woken, or removed.
+        unsafe { state.senders.push(node) };
+    }
+
+    /// The wait of a send is over.
+    #[inline]
+    fn sent(&self, node: &Node<T>, outcome: Outcome, parker: &impl Park) -> Result<(), SendError<T>> {
         let kind = match outcome {
             Outcome::Case(_) => None,
             Outcome::TimedOut => Some(SendErrorKind::TimedOut),
@@ -157,7 +184,7 @@ impl<T> Chan<T> {
             Outcome::Interrupted => Some(SendErrorKind::Interrupted),
         };
         if kind.is_some() {
-            self.state.lock().senders.remove(&node);
+            self.state.lock().senders.remove(node);
         }
         // SAFETY: the wait is over and the node is in no queue.
         let left = unsafe { node.take() };
@@ -184,7 +211,7 @@ impl<T> Chan<T> {
         let parker = Parker::new();
         match self.recv_now(wait, &parker) {
             Ok(received) => received,
-            Err(state) => at_once(self.recv_later(state, wait, &parker)),
+            Err(state) => self.recv_and_wait(state, wait, &parker),
         }
     }
 
@@ -219,18 +246,45 @@ impl<T> Chan<T> {
         Err(state)
     }
 
+    /// The rest of `recv`, as [`Chan::send_and_wait`].
+    #[inline(always)]
+    fn recv_and_wait(
+        &self,
+        state: Guard<'_, State<T>>,
+        wait: Wait,
+        parker: &Parker,
+    ) -> Result<T, RecvError> {
+        let node = Node::new(parker, 0, None);
+        // SAFETY: the node stays in this frame until `received`.
+        unsafe { Self::queue_receiver(state, &node) };
+        let outcome = parker.wait(self.recv_reason().on(self), wait);
+        self.received(&node, outcome, parker)
+    }
+
     pub(crate) async fn recv_later(
         &self,
-        mut state: Guard<'_, State<T>>,
+        state: Guard<'_, State<T>>,
         wait: Wait,
         parker: &impl Park,
     ) -> Result<T, RecvError> {
         let node = Node::new(parker, 0, None);
-        // SAFETY: as in `send`.
-        unsafe { state.receivers.push(&node) };
-        drop(state);
-
+        // SAFETY: the node stays in this frame until `received`.
+        unsafe { Self::queue_receiver(state, &node) };
         let outcome = parker.park(self.recv_reason().on(self), wait).await;
+        self.received(&node, outcome, parker)
+    }
+
+    /// # Safety
+    /// The node's wait has begun, and it stays in its place until [`Chan::received`] has returned.
+    #[inline]
+    unsafe fn queue_receiver(mut state: Guard<'_, State<T>>, node: &Node<T>) {
+        // SAFETY: as in `queue_sender`.
+        unsafe { state.receivers.push(node) };
+    }
+
+    /// The wait of a receive is over.
+    #[inline]
+    fn received(&self, node: &Node<T>, outcome: Outcome, parker: &impl Park) -> Result<T, RecvError> {
         let error = match outcome {
             Outcome::Case(_) => None,
             Outcome::TimedOut => Some(RecvError::TimedOut),
@@ -238,7 +292,7 @@ impl<T> Chan<T> {
             Outcome::Interrupted => Some(RecvError::Interrupted),
         };
         if let Some(error) = error {
-            self.state.lock().receivers.remove(&node);
+            self.state.lock().receivers.remove(node);
             return Err(error);
         }
         // SAFETY: the wait is over and the node is in no queue.

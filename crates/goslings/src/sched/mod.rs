@@ -202,28 +202,32 @@ pub fn current() -> Option<Arc<Task>> {
 }
 
 /// Puts the running goroutine aside until it is woken.
+#[inline(always)]
 pub(crate) fn park(task: &Task, why: Why, deadline: Option<Deadline>) {
     task.note_wait(why, deadline.is_some());
     match deadline {
-        None => {
-            if let Some(member) = task.membership() {
-                member.parks(why.reason);
-            }
-            switch_out(task, Switch::Parked);
-        }
-        Some(at) => {
-            let entry = pin!(Entry::waking(at, NonNull::from(task).cast()));
-            let timers = timers();
-            // SAFETY: the entry stays in this frame, and `remove` below takes it out before it ends.
-            unsafe { timers.insert(&entry) };
-            if let Some(member) = task.membership() {
-                member.parks(why.reason);
-            }
-            switch_out(task, Switch::Parked);
-            timers.remove(&entry);
-        }
+        None => leave(task, why),
+        Some(at) => park_until(task, why, at),
     }
     task.note_no_wait();
+}
+
+#[inline(never)]
+fn park_until(task: &Task, why: Why, at: Deadline) {
+    let entry = pin!(Entry::waking(at, NonNull::from(task).cast()));
+    let timers = timers();
+    // SAFETY: the entry stays in this frame, and `remove` below takes it out before it ends.
+    unsafe { timers.insert(&entry) };
+    leave(task, why);
+    timers.remove(&entry);
+}
+
+#[inline(always)]
+fn leave(task: &Task, why: Why) {
+    if let Some(member) = task.membership() {
+        member.parks(why.reason);
+    }
+    switch_out(task, Switch::Parked);
 }
 
 /// Lets the other goroutines of this worker run first. On a plain thread, and in a goroutine without a stack
@@ -252,7 +256,7 @@ pub(crate) fn make_way(task: &Task) {
     switch_out(task, Switch::Yielded);
 }
 
-#[inline]
+#[inline(always)]
 fn switch_out(task: &Task, why: Switch) {
     crate::lock::assert_none_held();
     // SAFETY: `task` is the running one, so this code runs on its fiber.

@@ -226,7 +226,7 @@ impl Worker {
     fn bubble_turn(&self, bubble: Arc<Bubble>) {
         if let Some(task) = bubble.next() {
             self.found();
-            self.run_task(task);
+            self.run_member(task);
             self.add_bubble(bubble);
         }
     }
@@ -407,6 +407,18 @@ impl Worker {
         }
     }
 
+    /// The same for a member of a bubble whose turn it is.
+    #[cold]
+    #[inline(never)]
+    fn run_member(&self, task: *mut Task) {
+        self.run_task(task);
+    }
+
+    /// Always inlined, as are [`sched::park`] and all that leads to the switch itself: each return from a function that
+    /// was called before a switch and returns after it is one that the processor guesses wrong.
+    ///
+    /// [`sched::park`]: super::park
+    #[inline(always)]
     fn run_task(&self, task: *mut Task) {
         // SAFETY: the queue's reference to the task is ours until it parks, yields or ends.
         let running = unsafe { &*task };
@@ -462,6 +474,7 @@ impl Worker {
     }
 
     /// Runs a goroutine without a stack until it waits, gives way or ends.
+    #[inline(never)]
     fn step(&self, task: *mut Task, running: &Task) {
         if !running.has_started() {
             self.shared.counts.started.add_one();

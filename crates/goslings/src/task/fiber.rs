@@ -61,6 +61,7 @@ impl Fiber {
 
     /// Runs the goroutine on this fiber (`task` is only looked at if the fiber is free) until it waits,
     /// yields or ends.
+    #[inline(always)]
     pub(crate) fn resume(&mut self, task: *const Task) -> Switch {
         let coroutine = self.coroutine.as_mut().expect("a fiber in use has its coroutine");
         match coroutine.resume(task) {
@@ -73,6 +74,7 @@ impl Fiber {
     ///
     /// # Safety
     /// `this` is the fiber that this very code runs on.
+    #[inline(always)]
     pub(crate) unsafe fn switch_out(this: *const Fiber, why: Switch) {
         // SAFETY: a running fiber is alive, and its root frame has set both cells.
         let (yielder, area) = unsafe { ((*this).yielder.get(), (*this).area.get()) };
