@@ -23,6 +23,8 @@ fn main() {
     build.file("csrc/pystate.c").include(include).include(format!("{include}/internal"));
     build.include(platform_include).include(format!("{platform_include}/internal"));
     build.opt_level(3).std("c11").flag_if_supported("-Wno-unused-parameter");
+    // Nobody else calls these functions: so they may be inlined into each other.
+    build.flag_if_supported("-fvisibility=hidden");
     if free_threaded == "1" {
         build.define("Py_GIL_DISABLED", "1");
     }

@@ -131,7 +131,18 @@ struct gs_worker {
 #endif
 };
 
-static _Thread_local gs_worker *this_worker;
+/* Asked for at each call that may wait. Where a library that is loaded late may have them (glibc keeps room for some),
+ * such variables are at a fixed distance from the thread's pointer; elsewhere they are looked up by a call. */
+#ifdef __GLIBC__
+#  define PER_THREAD __attribute__((tls_model("initial-exec"))) _Thread_local
+#else
+#  define PER_THREAD _Thread_local
+#endif
+
+static PER_THREAD gs_worker *this_worker;
+
+/* Whether a goroutine without a stack of its own runs on this thread. */
+static PER_THREAD int stackless;
 
 static void
 take(PyThreadState *ts, slice *own)
@@ -1097,6 +1108,20 @@ PyObject *
 gs_running_loop(void)
 {
     return ((_PyThreadStateImpl *)PyThreadState_GetUnchecked())->asyncio_running_loop;
+}
+
+/* From now on a goroutine without a stack runs here, or none any more. */
+void
+gs_set_stackless(int now)
+{
+    stackless = now;
+}
+
+/* Whether a call that waits would hold up coroutines, if it is one of theirs. */
+int
+gs_is_among_coroutines(void)
+{
+    return stackless || gs_running_loop() != NULL;
 }
 
 /* Whether `function` is an `async def` function or method; -1: it is something that may contain one. */

@@ -37,6 +37,8 @@ unsafe extern "C" {
     fn gs_exchange_context(context: *mut ffi::PyObject) -> *mut ffi::PyObject;
     fn gs_stop_iteration(value: *mut ffi::PyObject);
     fn gs_running_loop() -> *mut ffi::PyObject;
+    fn gs_set_stackless(now: c_int);
+    fn gs_is_among_coroutines() -> c_int;
     fn gs_is_async(function: *mut ffi::PyObject) -> c_int;
     fn gs_nearest_coroutine() -> *mut ffi::PyObject;
     fn PyErr_FormatUnraisable(format: *const c_char, ...);
@@ -308,7 +310,12 @@ unsafe fn step_job(data: *mut ()) -> Step {
     let py = unsafe { Python::assume_attached() };
     // SAFETY: the job holds a reference until its last step.
     let handle = unsafe { Bound::from_borrowed_ptr(py, data.cast()).cast_into_unchecked::<Goroutine>() };
-    if !goroutine::step(py, &handle) {
+    // SAFETY: writes a word of this thread's.
+    unsafe { gs_set_stackless(1) };
+    let ended = goroutine::step(py, &handle);
+    // SAFETY: as above.
+    unsafe { gs_set_stackless(0) };
+    if !ended {
         return Step::Waiting;
     }
     drop(handle);
@@ -592,16 +599,17 @@ pub(crate) fn running_loop(py: Python<'_>) -> Option<Bound<'_, PyAny>> {
 /// Refuses a call that blocks where that would hold up other coroutines: `twin` is what to await instead.
 #[inline]
 pub(crate) fn may_block(py: Python<'_>, twin: &str) -> PyResult<()> {
-    let stackless = goslings::with_current(|task| task.is_some_and(Task::is_stackless));
-    // SAFETY: attached; compares a pointer.
-    if !stackless && unsafe { gs_running_loop() }.is_null() {
-        return Ok(());
-    }
-    refuse_in_coroutine(py, stackless, twin)
+    // SAFETY: attached; reads two words of this thread's.
+    if unsafe { gs_is_among_coroutines() } == 0 { Ok(()) } else { refuse_in_coroutine(py, twin) }
 }
 
 #[cold]
-fn refuse_in_coroutine(py: Python<'_>, stackless: bool, twin: &str) -> PyResult<()> {
+fn refuse_in_coroutine(py: Python<'_>, twin: &str) -> PyResult<()> {
+    let stackless = goslings::with_current(|task| task.is_some_and(Task::is_stackless));
+    if !stackless && running_loop(py).is_none() {
+        // A forked child of a goroutine without a stack: a plain thread by now.
+        return Ok(());
+    }
     if !stackless {
         // SAFETY: attached; a borrowed reference to code that runs, or null.
         let code = unsafe { Bound::from_borrowed_ptr_or_opt(py, gs_nearest_coroutine()) };

@@ -319,8 +319,19 @@ impl Wake {
         crate::lock::assert_none_held();
         // SAFETY: by the contract of `new` the waiter is alive until this wake, and `kind` never changes.
         let kind = unsafe { (*self.0.as_ptr()).kind };
-        match kind {
+        if kind == Kind::Task {
             // SAFETY: Kind::Task is only given to the waiter that is a Task's first field (repr(C)).
+            unsafe { sched::ready(self.0.cast::<Task>()) }
+        } else {
+            self.wake_stackless(kind);
+        }
+    }
+
+    /// For those who are no goroutines with a stack.
+    #[inline(never)]
+    fn wake_stackless(self, kind: Kind) {
+        match kind {
+            // SAFETY: as in `wake`.
             Kind::Task => unsafe { sched::ready(self.0.cast::<Task>()) },
             // SAFETY: likewise for Kind::Stackless.
             Kind::Stackless => unsafe { sched::ready_stackless(self.0.cast::<Task>()) },

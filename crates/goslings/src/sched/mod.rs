@@ -276,15 +276,21 @@ pub(crate) unsafe fn ready(task: NonNull<Task>) {
         return;
     }
     match worker {
-        Some(worker) if ptr::eq(worker.shared, home) => worker.make_next(task.as_ptr()),
-        _ => {
-            // SAFETY: a task that waits has started, so it has a home, and homes are never freed.
-            let home = unsafe { &*home };
-            // SAFETY: the winner of the wait hands over the reference that parked with the task.
-            unsafe { home.inbox.push(task.as_ptr()) };
-            home.bed.wake();
-        }
+        Some(worker) if ptr::eq(worker.shared, home) => worker.make_next_here(task.as_ptr()),
+        // SAFETY: by the contract; a task that waits has started, so it has a home.
+        _ => unsafe { ready_elsewhere(task, home) },
     }
+}
+
+/// # Safety
+/// As [`ready`]; `home` is the task's, and not null.
+#[inline(never)]
+unsafe fn ready_elsewhere(task: NonNull<Task>, home: *const Shared) {
+    // SAFETY: homes are never freed.
+    let home = unsafe { &*home };
+    // SAFETY: the winner of the wait hands over the reference that parked with the task.
+    unsafe { home.inbox.push(task.as_ptr()) };
+    home.bed.wake();
 }
 
 /// The wait of a goroutine without a stack is over: it may go on, on any worker.

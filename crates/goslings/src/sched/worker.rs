@@ -144,6 +144,7 @@ pub(crate) struct Worker {
     patience: Cell<u32>,
     /// Bubbles that live here and have something to do.
     bubbles: RefCell<VecDeque<Arc<Bubble>>>,
+    has_bubbles: Cell<bool>,
 }
 
 impl Worker {
@@ -176,6 +177,7 @@ impl Worker {
             fresh_first: Cell::new(false),
             patience: Cell::new(1),
             bubbles: RefCell::new(VecDeque::new()),
+            has_bubbles: Cell::new(false),
         }
     }
 
@@ -201,17 +203,16 @@ impl Worker {
             if self.runtime.is_stopping() {
                 self.stop();
             }
-            let bubble = self.bubbles.borrow_mut().pop_front();
-            if let Some(bubble) = bubble {
-                self.bubble_turn(bubble);
+            if self.has_bubbles.get() {
+                self.bubble_turn();
             }
             match self.find() {
                 Some(task) => {
                     self.found();
                     self.execute(task);
                 }
-                None if self.bubbles.borrow().is_empty() => self.rest(),
-                None => {}
+                None if self.has_bubbles.get() => {}
+                None => self.rest(),
             }
         }
     }
@@ -219,14 +220,23 @@ impl Worker {
     /// A bubble that lives here has something to do.
     pub(crate) fn add_bubble(&self, bubble: Arc<Bubble>) {
         self.bubbles.borrow_mut().push_back(bubble);
+        self.has_bubbles.set(true);
     }
 
-    /// Runs one member of `bubble`, if one can run; then others get their turn.
+    /// Runs one member of the next bubble, if one can run; then others get their turn.
     #[cold]
-    fn bubble_turn(&self, bubble: Arc<Bubble>) {
+    #[inline(never)]
+    fn bubble_turn(&self) {
+        let bubble = {
+            let mut bubbles = self.bubbles.borrow_mut();
+            let bubble = bubbles.pop_front();
+            self.has_bubbles.set(!bubbles.is_empty());
+            bubble
+        };
+        let Some(bubble) = bubble else { return };
         if let Some(task) = bubble.next() {
             self.found();
-            self.run_member(task);
+            self.run_task(task);
             self.add_bubble(bubble);
         }
     }
@@ -238,29 +248,39 @@ impl Worker {
         self.runtime.work_for_anybody();
     }
 
-    /// A goroutine of this worker was woken by the one that runs: it is next.
+    /// A goroutine was woken by the one that runs here: it is next.
     #[inline]
     pub(crate) fn make_next(&self, task: *mut Task) {
-        self.shared.watch.note_waiting(true);
         // SAFETY: the reference of the queue it comes from is ours.
-        let stackless = unsafe { (*task).is_stackless() };
-        if self.current.get().is_null() && !stackless {
+        if !unsafe { (*task).is_stackless() } {
+            self.make_next_here(task);
+            return;
+        }
+        self.shared.watch.note_waiting(true);
+        // Ordering: AcqRel. Release pairs with the Acquire in `take_handed`; Acquire: see there.
+        let displaced = self.shared.handed.swap(task, Ordering::AcqRel);
+        if !displaced.is_null() {
+            self.push_ready(displaced);
+        }
+    }
+
+    /// The same for one that has started here, on a stack.
+    #[inline]
+    pub(crate) fn make_next_here(&self, task: *mut Task) {
+        self.shared.watch.note_waiting(true);
+        if self.current.get().is_null() {
             // Nobody runs: a timer or a poller has woken it, and maybe others.
             self.ready.borrow_mut().push_back(task);
             return;
         }
-        let displaced = if stackless {
-            // Ordering: AcqRel. Release pairs with the Acquire in `take_handed`; Acquire: see there.
-            self.shared.handed.swap(task, Ordering::AcqRel)
-        } else {
-            self.next.replace(task)
-        };
+        let displaced = self.next.replace(task);
         if !displaced.is_null() {
             self.push_ready(displaced);
         }
     }
 
     /// A goroutine that may go on: to the back of its queue. One without a stack may go on anywhere.
+    #[inline(never)]
     fn push_ready(&self, task: *mut Task) {
         // SAFETY: the reference of the queue it comes from is ours.
         if unsafe { (*task).is_stackless() } {
@@ -405,13 +425,6 @@ impl Worker {
             None => self.run_task(task),
             Some(member) => member.arrives(task, self),
         }
-    }
-
-    /// The same for a member of a bubble whose turn it is.
-    #[cold]
-    #[inline(never)]
-    fn run_member(&self, task: *mut Task) {
-        self.run_task(task);
     }
 
     /// Always inlined, as are [`sched::park`] and all that leads to the switch itself: each return from a function that

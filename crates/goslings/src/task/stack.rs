@@ -74,20 +74,31 @@ pub struct OutOfStacks;
 #[derive(Debug)]
 pub(crate) struct TaskStack {
     slot: NonZeroUsize,
+    /// Where it starts: asked for at each switch.
+    base: StackPointer,
 }
 
 impl TaskStack {
-    pub(crate) fn bounds(&self) -> StackBounds {
-        let end = self.slot.get() + slot_size();
-        StackBounds { low: self.slot.get() + page(), base: end - HOST_PART + SPLIT, end }
+    fn new(slot: NonZeroUsize) -> TaskStack {
+        let base = NonZeroUsize::new(bounds(slot).base).expect("an address");
+        TaskStack { slot, base }
     }
+
+    pub(crate) fn bounds(&self) -> StackBounds {
+        bounds(self.slot)
+    }
+}
+
+fn bounds(slot: NonZeroUsize) -> StackBounds {
+    let end = slot.get() + slot_size();
+    StackBounds { low: slot.get() + page(), base: end - HOST_PART + SPLIT, end }
 }
 
 // SAFETY: the slot has a guard page at its low end, installed before the stack was handed out, and at
 // least 128 KiB between the guard and the base (slot_size's lower bound); base and limit are aligned.
 unsafe impl Stack for TaskStack {
     fn base(&self) -> StackPointer {
-        NonZeroUsize::new(self.bounds().base).expect("an address")
+        self.base
     }
     fn limit(&self) -> StackPointer {
         self.slot
@@ -121,7 +132,7 @@ pub(crate) fn allocate() -> Result<TaskStack, OutOfStacks> {
     let slot = {
         let mut pool = pool().lock();
         if let Some(slot) = pool.clean.pop() {
-            return Ok(TaskStack { slot });
+            return Ok(TaskStack::new(slot));
         }
         if pool.fresh.is_empty() {
             pool.fresh = match map(size * BLOCK) {
@@ -146,7 +157,7 @@ pub(crate) fn allocate() -> Result<TaskStack, OutOfStacks> {
     }
     // Ordering: Relaxed. A number for people to read.
     MAPPED.fetch_add(1, Ordering::Relaxed);
-    NonZeroUsize::new(slot).map(|slot| TaskStack { slot }).ok_or(OutOfStacks)
+    NonZeroUsize::new(slot).map(TaskStack::new).ok_or(OutOfStacks)
 }
 
 /// Takes a stack back; its pages are returned to the system.
