@@ -248,12 +248,7 @@ impl<T> Chan<T> {
 
     /// The rest of `recv`, as [`Chan::send_and_wait`].
     #[inline(always)]
-    fn recv_and_wait(
-        &self,
-        state: Guard<'_, State<T>>,
-        wait: Wait,
-        parker: &Parker,
-    ) -> Result<T, RecvError> {
+    fn recv_and_wait(&self, state: Guard<'_, State<T>>, wait: Wait, parker: &Parker) -> Result<T, RecvError> {
         let node = Node::new(parker, 0, None);
         // SAFETY: the node stays in this frame until `received`.
         unsafe { Self::queue_receiver(state, &node) };
