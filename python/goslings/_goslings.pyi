@@ -1,6 +1,6 @@
 """The compiled part of goslings. Import from `goslings` instead."""
 
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Buffer, Callable, Coroutine, Generator
 from types import GenericAlias, TracebackType
 from typing import Any, Literal, NoReturn, Self, SupportsIndex, final, overload
 
@@ -71,13 +71,20 @@ __all__ = [
     "gosched",
     "lock",
     "lock_os_thread",
-    "unlock_os_thread",
-    "wait_fd",
     "num_goroutine",
+    "read_fd",
     "recv",
     "select",
     "send",
     "sleep",
+    "sock_accept",
+    "sock_recv",
+    "sock_recv_into",
+    "sock_send",
+    "sock_sendall",
+    "unlock_os_thread",
+    "wait_fd",
+    "write_fd",
 ]
 
 # Calls to be awaited
@@ -843,6 +850,46 @@ def wait_fd(fd: int, write: bool, timeout: float | None = None) -> bool:
     Parks the goroutine, or blocks the thread such that signals are handled. A file that is always ready, on a disk for
     one, is ready at once. Raises OSError (EBADF) if there is no such descriptor, or if it was closed meanwhile, as
     `closing_fd` tells.
+    """
+
+def sock_recv(fd: int, n: int, flags: int = 0, timeout: float | None = None) -> bytes:
+    """Receives at most `n` bytes from a socket; b"" at the end of what the other side sends.
+
+    Tries without waiting; if there is nothing, parks the goroutine, or blocks the thread, and tries again, at most
+    `timeout` seconds: then TimeoutError("timed out"). None: for ever; 0: BlockingIOError at once. `flags`: as
+    `socket.recv` has them. The descriptor itself may block or not. Raises OSError by the error number; EBADF if it is
+    closed meanwhile.
+    """
+
+def sock_recv_into(fd: int, buffer: Buffer, nbytes: int = 0, flags: int = 0, timeout: float | None = None) -> int:
+    """Receives at most `nbytes` bytes (0: as many as fit) from a socket into `buffer`; returns how many. Else as
+    `sock_recv`.
+    """
+
+def sock_send(fd: int, data: Buffer, flags: int = 0, timeout: float | None = None) -> int:
+    """Sends what there is room for of `data` on a socket; returns how many bytes. Waits as `sock_recv` does until there
+    is some.
+    """
+
+def sock_sendall(fd: int, data: Buffer, flags: int = 0, timeout: float | None = None) -> None:
+    """Sends all of `data` on a socket. Waits as `sock_recv` does whenever there is no room, at most `timeout` seconds in
+    all.
+    """
+
+def sock_accept(fd: int, timeout: float | None = None) -> tuple[int, Any]:
+    """Accepts a connection on a listening socket: its descriptor, which does not block and is not inherited, and the
+    address of the other side, as `socket` has it for IPv4, IPv6 and Unix sockets; for others, the bytes of the sockaddr.
+
+    Waits as `sock_recv` does. The listening socket must not block by itself (O_NONBLOCK), or a client that gives up
+    between the look and the call would hold up the worker.
+    """
+
+def read_fd(fd: int, n: int, timeout: float | None = None) -> bytes:
+    """Reads at most `n` bytes from a pipe, a terminal or the like; b"" at its end. Waits as `sock_recv` does."""
+
+def write_fd(fd: int, data: Buffer, timeout: float | None = None) -> int:
+    """Writes `data` to a pipe, a terminal or the like; returns how many bytes were written: all, unless the descriptor is
+    one that does not block. Waits as `sock_recv` does whenever there is no room, at most `timeout` seconds in all.
     """
 
 def closing_fd(fd: int) -> None:

@@ -287,6 +287,14 @@ pub(crate) fn kernel(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     Ok(facts)
 }
 
+/// Runs `f`, which does not touch the interpreter, detached.
+pub(crate) fn detached<R>(_py: Python<'_>, f: impl FnOnce() -> R) -> R {
+    let state = Interpreter.detach();
+    let result = f();
+    Interpreter.attach(state);
+    result
+}
+
 /// Runs `f` attached; for destructors, which Python calls attached.
 #[expect(clippy::disallowed_methods, reason = "the one place")]
 pub(crate) fn attached<R>(f: impl FnOnce(Python<'_>) -> R) -> R {

@@ -6,6 +6,8 @@ mod atomic;
 mod awaitable;
 mod barrier;
 mod bubble;
+#[expect(unsafe_code, reason = "buffers of the interpreter")]
+mod bytes;
 mod chan;
 mod cond;
 mod coroutine;
@@ -73,7 +75,10 @@ mod module {
     #[pymodule_export]
     use crate::mutex::PyMutex;
     #[pymodule_export]
-    use crate::net::{closing_fd, wait_fd};
+    use crate::net::{
+        closing_fd, read_fd, sock_accept, sock_recv, sock_recv_into, sock_send, sock_sendall, wait_fd,
+        write_fd,
+    };
     #[pymodule_export]
     use crate::patched::{PyPatched, can_park};
     #[pymodule_export]

@@ -24,7 +24,7 @@ mod host;
 mod lock;
 mod mutex;
 #[expect(unsafe_code, reason = "system calls on descriptors")]
-mod net;
+pub mod net;
 #[expect(unsafe_code, reason = "waits whose state is in a box")]
 pub mod polled;
 mod random;
@@ -63,7 +63,7 @@ pub use deadlock::detect_deadlocks;
 pub use event::Event;
 pub use host::{AREA_SIZE, Area, Host, PlainHost, StackBounds, set_host};
 pub use mutex::{Mutex, NotLocked};
-pub use net::{Direction, NetError, attempt, closing, is_ready, ready};
+pub use net::{Direction, NetError};
 pub use rwmutex::RwMutex;
 pub use sched::{
     Held, NoThread, PROCS_MAX, Stats, after_fork_child, after_fork_parent, anybody_is_asked, before_fork,

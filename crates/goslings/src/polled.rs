@@ -16,8 +16,8 @@ mod loom;
 mod tests;
 
 pub use calls::{
-    acquire, attempt, await_barrier, await_cond, await_event, await_wait_group, lock, ready, recv, rlock,
-    rwlock, select, send, sleep,
+    acquire, attempt, attempt_owned, await_barrier, await_cond, await_event, await_wait_group, lock, ready,
+    recv, rlock, rwlock, select, send, sleep,
 };
 
 use crate::clock::Wait;

@@ -18,10 +18,33 @@ pub(super) enum Verdict {
     Closed,
 }
 
+/// What an event says.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Seen {
+    pub(super) fd: i32,
+    /// Of the registration.
+    pub(super) number: u32,
+    pub(super) read: bool,
+    pub(super) write: bool,
+    pub(super) at_end: bool,
+}
+
 /// A poller in which a descriptor is registered, and the number of that registration.
 struct Known {
     poll: &'static NetPoll,
     number: u32,
+    /// What it is registered for.
+    read: bool,
+    write: bool,
+}
+
+/// What to do after a registration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Registered {
+    /// Wait.
+    Yes,
+    /// Look again: it may be ready.
+    LookAgain,
 }
 
 /// What is known of one descriptor.
@@ -30,6 +53,13 @@ pub(super) struct State {
     pub(super) write: WaitQueue<Verdict>,
     /// The number of the newest registration.
     newest: u32,
+    /// Whether a close is told beforehand. Then registrations stay, and what is below counts.
+    owned: bool,
+    /// Whether something has happened while nobody waited for it.
+    readable: bool,
+    writable: bool,
+    /// Whether the other side sends no more: then there is something to read for ever, its end.
+    at_end: bool,
     first: Option<Known>,
     /// Those beyond the first: goroutines of several workers have waited for it.
     others: Vec<Known>,
@@ -40,19 +70,35 @@ impl State {
         self.first.iter_mut().chain(&mut self.others).find(|known| ptr::eq(known.poll, poll))
     }
 
-    /// Has `poll` report what is and becomes ready, for all who wait and one more, who is about to be queued. False: it
-    /// is a file that is always ready.
+    /// Has `poll` report what is and becomes ready, for all who wait and one more, who is about to be queued.
     pub(super) fn register(
         &mut self,
         fd: i32,
         poll: &'static NetPoll,
         direction: Direction,
-    ) -> io::Result<bool> {
+    ) -> io::Result<Registered> {
+        if self.owned {
+            let noted = match direction {
+                Direction::Read => &mut self.readable,
+                Direction::Write => &mut self.writable,
+            };
+            if std::mem::take(noted) {
+                return Ok(Registered::LookAgain);
+            }
+        }
         let read = direction == Direction::Read || !self.read.is_empty();
         let write = direction == Direction::Write || !self.write.is_empty();
+        let owned = self.owned;
         if let Some(known) = self.known(poll) {
-            match poll.change(fd, known.number, (read, write)) {
-                Ok(()) => return Ok(true),
+            if owned && (known.read || !read) && (known.write || !write) {
+                return Ok(Registered::Yes);
+            }
+            let wanted = if owned { (read || known.read, write || known.write) } else { (read, write) };
+            match poll.change(fd, known.number, wanted) {
+                Ok(()) => {
+                    (known.read, known.write) = wanted;
+                    return Ok(Registered::Yes);
+                }
                 // Another file has the number now.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(error),
@@ -66,38 +112,64 @@ impl State {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 poll.change(fd, number, (read, write))?;
             }
-            Err(error) if error.raw_os_error() == Some(libc::EPERM) => return Ok(false),
+            Err(error) if error.raw_os_error() == Some(libc::EPERM) => return Ok(Registered::LookAgain),
             Err(error) => return Err(error),
         }
         if let Some(known) = self.known(poll) {
-            known.number = number;
+            (known.number, known.read, known.write) = (number, read, write);
         } else if self.first.is_none() {
-            self.first = Some(Known { poll, number });
+            self.first = Some(Known { poll, number, read, write });
         } else {
-            self.others.push(Known { poll, number });
+            self.others.push(Known { poll, number, read, write });
         }
-        Ok(true)
+        Ok(Registered::Yes)
     }
 
     /// Takes out those whom an event of `poll` with that number concerns.
-    fn happened(&mut self, poll: &NetPoll, number: u32, read: bool, write: bool) -> WakeList<Verdict> {
+    fn happened(&mut self, poll: &NetPoll, seen: &Seen) -> WakeList<Verdict> {
         let mut wakes = WakeList::new();
-        if self.known(poll).is_none_or(|known| known.number != number) {
+        if self.known(poll).is_none_or(|known| known.number != seen.number) {
             return wakes;
         }
-        if read {
-            take_all(&mut self.read, Verdict::Open, &mut wakes);
+        if seen.read {
+            self.readable |= !take_all(&mut self.read, Verdict::Open, &mut wakes);
         }
-        if write {
-            take_all(&mut self.write, Verdict::Open, &mut wakes);
+        if seen.write {
+            self.writable |= !take_all(&mut self.write, Verdict::Open, &mut wakes);
         }
+        self.at_end |= seen.at_end;
         wakes
+    }
+
+    /// Whether everything that has come since the last look is known, so that who has read all need not look again before
+    /// waiting.
+    pub(super) fn is_followed(&mut self, poll: &NetPoll) -> bool {
+        self.owned && !self.at_end && self.known(poll).is_some_and(|known| known.read)
+    }
+
+    /// Takes out everybody, to try again.
+    pub(super) fn rouse(&mut self) -> WakeList<Verdict> {
+        let mut wakes = WakeList::new();
+        take_all(&mut self.read, Verdict::Open, &mut wakes);
+        take_all(&mut self.write, Verdict::Open, &mut wakes);
+        wakes
+    }
+
+    pub(super) fn is_owned(&self) -> bool {
+        self.owned
+    }
+
+    /// From now on a close is told beforehand; what was known was of the file that had the number before.
+    pub(super) fn own(&mut self) {
+        self.owned = true;
+        (self.readable, self.writable, self.at_end) = (false, false, false);
+        (self.first, self.others) = (None, Vec::new());
     }
 
     /// Forgets all registrations, and takes out everybody.
     pub(super) fn close(&mut self) -> WakeList<Verdict> {
-        self.first = None;
-        self.others = Vec::new();
+        self.own();
+        self.owned = false;
         let mut wakes = WakeList::new();
         take_all(&mut self.read, Verdict::Closed, &mut wakes);
         take_all(&mut self.write, Verdict::Closed, &mut wakes);
@@ -105,12 +177,16 @@ impl State {
     }
 }
 
-fn take_all(queue: &mut WaitQueue<Verdict>, verdict: Verdict, wakes: &mut WakeList<Verdict>) {
+/// Whether there was anybody.
+fn take_all(queue: &mut WaitQueue<Verdict>, verdict: Verdict, wakes: &mut WakeList<Verdict>) -> bool {
+    let mut any = false;
     while let Some(mut waiter) = queue.pop() {
         let _ = waiter.take();
         waiter.put(verdict);
         wakes.push(waiter);
+        any = true;
     }
+    any
 }
 
 /// One descriptor.
@@ -122,7 +198,17 @@ pub(crate) struct Fd {
 impl Fd {
     fn new(number: i32) -> Fd {
         let (read, write) = (WaitQueue::new(), WaitQueue::new());
-        let state = State { read, write, newest: 0, first: None, others: Vec::new() };
+        let state = State {
+            read,
+            write,
+            newest: 0,
+            owned: false,
+            readable: false,
+            writable: false,
+            at_end: false,
+            first: None,
+            others: Vec::new(),
+        };
         Fd { number, state: Mutex::new(Rank::Object, state) }
     }
 
@@ -181,9 +267,9 @@ impl Fds {
 
     /// A poller has seen something of `fd`. Returns whether somebody was woken. No lock may be held.
     #[cfg_attr(any(loom, miri), expect(dead_code, reason = "the stand-in sees nothing"))]
-    pub(super) fn happened(&self, poll: &NetPoll, fd: i32, number: u32, read: bool, write: bool) -> bool {
-        let Some(place) = self.existing(fd) else { return false };
-        let wakes = place.lock().happened(poll, number, read, write);
+    pub(super) fn happened(&self, poll: &NetPoll, seen: &Seen) -> bool {
+        let Some(place) = self.existing(seen.fd) else { return false };
+        let wakes = place.lock().happened(poll, seen);
         let any = !wakes.is_empty();
         wakes.wake_all();
         any

@@ -11,10 +11,14 @@
 //!   the descriptor was closed and the number given to another file since.
 //! * A registration covers all who wait then. It has a number; an event that carries another one than the descriptor has
 //!   now, for that poller, is about a file that is gone, and is ignored.
+//! * A descriptor whose close is told beforehand (`Owned`) stays registered. What happens to it while nobody waits is
+//!   noted, and the next wait looks again at once.
 //! * An event ends all waits in its direction. Those who cannot go on after all wait again, and so register anew.
 //! * A descriptor's lock is held for moves and for `epoll_ctl`, which does not wait.
 
+mod calls;
 mod fds;
+mod owned;
 #[cfg(not(any(loom, miri)))]
 mod poll;
 #[cfg(any(loom, miri))]
@@ -23,13 +27,18 @@ mod poll;
 #[cfg(all(test, not(any(loom, miri))))]
 mod tests;
 
+pub use calls::{
+    Address, Bytes, Parsed, accept, address_of, blocks, is_on_disk, read, recv, send, shutdown_write, write,
+    write_at_once,
+};
+pub use owned::Owned;
 pub(crate) use poll::NetPoll;
 
 use crate::clock::Wait;
 use crate::sched::{self, Runtime};
 use crate::waiter::{Park, Parker, WaitReason, at_once};
 use crate::waiting::{Place, WaitError, Waited, wait_in};
-use fds::{Fds, State, Verdict};
+use fds::{Fds, Registered, State, Verdict};
 use std::fmt;
 use std::io;
 use std::sync::OnceLock;
@@ -54,6 +63,17 @@ pub enum NetError {
     Closed,
     /// The system refused; its error number.
     System(i32),
+}
+
+/// What is known beforehand of a descriptor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Trust {
+    /// It is a number, and no more.
+    Number,
+    /// It is open, and its close will be told.
+    Owned,
+    /// Also that its reader has read all that there was of a stream.
+    AllRead,
 }
 
 /// The descriptors that somebody waits or has waited for, and the poller of those who have no worker.
@@ -131,32 +151,49 @@ pub fn attempt<T>(
     wait: Wait,
     attempt: impl FnMut() -> io::Result<T>,
 ) -> Result<T, NetError> {
-    at_once(attempt_with(fd, direction, wait, &Parker::new(), attempt))
+    at_once(attempt_with(fd, direction, || wait, Trust::Number, &Parker::new(), attempt))
 }
 
-pub(crate) async fn attempt_with<T>(
+async fn attempt_with<T>(
     fd: i32,
     direction: Direction,
-    wait: Wait,
+    wait: impl Fn() -> Wait,
+    trust: Trust,
     parker: &impl Park,
     mut attempt: impl FnMut() -> io::Result<T>,
 ) -> Result<T, NetError> {
     if parker.waiter().take_cancel() {
         return Err(NetError::Wait(WaitError::Cancelled));
     }
+    if trust == Trust::AllRead && wait() != Wait::No {
+        something_happens(fd, direction, wait(), trust, parker).await?;
+    }
+    let trust = if trust == Trust::AllRead { Trust::Owned } else { trust };
     loop {
         match attempt() {
             Ok(done) => return Ok(done),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                let wait = wait();
                 if wait == Wait::No {
                     return Err(NetError::System(libc::EAGAIN));
                 }
-                something_happens(fd, direction, wait, parker).await?;
+                something_happens(fd, direction, wait, trust, parker).await?;
             }
             Err(error) => return Err(error.into()),
         }
     }
+}
+
+/// [`attempt`], for those who are polled.
+pub(crate) async fn attempt_by<T>(
+    fd: i32,
+    direction: Direction,
+    wait: Wait,
+    parker: &impl Park,
+    attempt: impl FnMut() -> io::Result<T>,
+) -> Result<T, NetError> {
+    attempt_with(fd, direction, || wait, Trust::Number, parker, attempt).await
 }
 
 pub(crate) async fn ready_with(
@@ -171,7 +208,7 @@ pub(crate) async fn ready_with(
         Err(NetError::System(number)) => Err(io::Error::from_raw_os_error(number)),
         Err(error) => Err(io::Error::other(error)),
     };
-    let ready = attempt_with(fd, direction, wait, parker, look).await;
+    let ready = attempt_by(fd, direction, wait, parker, look).await;
     if let Err(NetError::System(libc::EAGAIN)) = ready {
         return Err(NetError::Wait(WaitError::TimedOut));
     }
@@ -183,6 +220,7 @@ async fn something_happens(
     fd: i32,
     direction: Direction,
     wait: Wait,
+    trust: Trust,
     parker: &impl Park,
 ) -> Result<(), NetError> {
     let runtime = sched::runtime();
@@ -192,7 +230,13 @@ async fn something_happens(
         None => runtime.net.shared(runtime)?,
     };
     let mut state = place.lock();
-    if !state.register(fd, poll, direction)? {
+    if trust != Trust::Number && !state.is_owned() {
+        return Err(NetError::Closed);
+    }
+    if trust == Trust::AllRead && !state.is_followed(poll) {
+        return Ok(());
+    }
+    if state.register(fd, poll, direction)? == Registered::LookAgain {
         return Ok(());
     }
     let (queue, reason): (fn(&mut State) -> &mut _, _) = match direction {

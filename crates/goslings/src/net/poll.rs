@@ -5,6 +5,7 @@
 //!   try it. Under it data moves and nothing else; waiters are woken after it.
 //! * A ring is never lost: it makes the poll that runs, or else the next one, return.
 
+use super::fds::Seen;
 use crate::sched::Runtime;
 use mio::event::Event;
 use mio::unix::SourceFd;
@@ -49,29 +50,19 @@ impl Drop for Awaited {
     }
 }
 
-/// What an event says.
-#[derive(Clone, Copy, Default)]
-struct Seen {
-    fd: i32,
-    number: u32,
-    read: bool,
-    write: bool,
-}
-
-impl Seen {
-    fn new(event: &Event) -> Option<Seen> {
-        if event.token() == RING {
-            return None;
-        }
-        let token = event.token().0 as u64;
-        let mut read = event.is_readable() || event.is_read_closed() || event.is_error();
-        let mut write = event.is_writable() || event.is_write_closed() || event.is_error();
-        if !read && !write {
-            // Half-closed and nothing else, or something new: they look themselves.
-            (read, write) = (true, true);
-        }
-        Some(Seen { fd: (token >> 32) as i32, number: token as u32, read, write })
+fn seen(event: &Event) -> Option<Seen> {
+    if event.token() == RING {
+        return None;
     }
+    let token = event.token().0 as u64;
+    let mut at_end = event.is_read_closed() || event.is_error();
+    let mut read = event.is_readable() || at_end;
+    let mut write = event.is_writable() || event.is_write_closed() || event.is_error();
+    if !read && !write {
+        // Half-closed and nothing else, or something new: they look themselves.
+        (read, write, at_end) = (true, true, true);
+    }
+    Some(Seen { fd: (token >> 32) as i32, number: token as u32, read, write, at_end })
 }
 
 fn token(fd: i32, number: u32) -> Token {
@@ -164,7 +155,7 @@ impl NetPoll {
             return None;
         }
         let mut batch = Batch { seen: [Seen::default(); BATCH], count: 0 };
-        for seen in events.iter().filter_map(Seen::new) {
+        for seen in events.iter().filter_map(seen) {
             batch.seen[batch.count] = seen;
             batch.count += 1;
         }
@@ -175,7 +166,7 @@ impl NetPoll {
     fn tell(&self, batch: &Batch) -> bool {
         let mut any = false;
         for seen in &batch.seen[..batch.count] {
-            any |= self.runtime.net.fds.happened(self, seen.fd, seen.number, seen.read, seen.write);
+            any |= self.runtime.net.fds.happened(self, seen);
         }
         any
     }

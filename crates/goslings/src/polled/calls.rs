@@ -13,6 +13,7 @@ use crate::waiting::WaitError;
 use crate::{Barrier, BarrierError, Cond, CondError, Event, Mutex, RwMutex, WaitGroup};
 use std::io;
 use std::ops::Deref;
+use std::sync::Arc;
 
 /// [`Chan::send`].
 pub fn send<T, K>(chan: K, value: T, wait: Wait, caller: Caller) -> Waiting<Result<(), SendError<T>>>
@@ -70,13 +71,13 @@ pub fn sleep(wait: Wait, caller: Caller) -> Waiting<Result<(), SleepError>> {
     Waiting::new(caller, move |poller| async move { crate::sleep::sleep_with(wait, &poller).await })
 }
 
-/// [`crate::ready`].
+/// [`net::ready`].
 #[must_use]
 pub fn ready(fd: i32, direction: Direction, wait: Wait, caller: Caller) -> Waiting<Result<(), NetError>> {
     Waiting::new(caller, move |poller| async move { net::ready_with(fd, direction, wait, &poller).await })
 }
 
-/// [`crate::attempt`].
+/// [`net::attempt`].
 pub fn attempt<T: Send + 'static>(
     fd: i32,
     direction: Direction,
@@ -84,8 +85,22 @@ pub fn attempt<T: Send + 'static>(
     attempt: impl FnMut() -> io::Result<T> + Send + 'static,
     caller: Caller,
 ) -> Waiting<Result<T, NetError>> {
+    Waiting::new(
+        caller,
+        move |poller| async move { net::attempt_by(fd, direction, wait, &poller, attempt).await },
+    )
+}
+
+/// [`net::Owned::attempt`].
+pub fn attempt_owned<T: Send + 'static>(
+    owned: Arc<net::Owned>,
+    direction: Direction,
+    wait: impl Fn() -> Wait + Send + 'static,
+    attempt: impl FnMut(i32) -> io::Result<T> + Send + 'static,
+    caller: Caller,
+) -> Waiting<Result<T, NetError>> {
     Waiting::new(caller, move |poller| async move {
-        net::attempt_with(fd, direction, wait, &poller, attempt).await
+        owned.attempt_by(direction, wait, false, &poller, attempt).await
     })
 }
 
