@@ -23,6 +23,10 @@ DEMOS = {
         "goslings.demo.feeds",
         "a feed reader: the same input read one by one, with threads, processes and goroutines",
     ),
+    "fib": (
+        "goslings.demo.fib",
+        "a server that computes: short requests beside long ones, with threads, asyncio and goroutines",
+    ),
 }
 """Name: the module whose `main(argv)` it is, and what it shows."""
 
