@@ -27,6 +27,10 @@ DEMOS = {
         "goslings.demo.fib",
         "a server that computes: short requests beside long ones, with threads, asyncio and goroutines",
     ),
+    "crawl": (
+        "goslings.demo.crawl",
+        "a crawler with requests, unmodified, in 500 goroutines on two workers",
+    ),
 }
 """Name: the module whose `main(argv)` it is, and what it shows."""
 
