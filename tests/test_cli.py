@@ -411,4 +411,4 @@ def test_demo_passes_its_arguments_on() -> None:
 
 def test_an_unknown_demo_is_one_clear_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["demo", "nothing"]) == 2
-    assert capsys.readouterr() == ("", "goslings demo: there is no demo 'nothing'; there is: feeds\n")
+    assert capsys.readouterr() == ("", "goslings demo: there is no demo 'nothing'; there is: feeds, fib, crawl\n")

@@ -1,7 +1,7 @@
 """`goslings demo crawl`: a crawler with `requests`, which knows nothing of goroutines, in 500 of them.
 
-`crawl_modes.with_goroutines` is what to read. `crawl_fetch` is what is done with one page, `crawl_site` the site that is
-visited, `crawl_child` a crawl in a process of its own. Here they are put together, and what came out is shown.
+`crawl_modes.with_goroutines` is what to read. `crawl_fetch` is what is done with one page, `crawl_site` the site that
+is visited, `crawl_child` a crawl in a process of its own. Here they are put together, and what came out is shown.
 """
 
 from __future__ import annotations

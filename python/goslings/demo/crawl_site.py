@@ -1,6 +1,6 @@
 """The site that `goslings demo crawl` visits: some thousand pages made up from their number, served by goslings.
 
-`with Site(pages) as site:` runs `python -m goslings.demo.crawl_site` in a process of its own until the block ends. Pages
+`with Site(pages) as site:` runs `python -m goslings.demo.crawl_site` in a process of its own in the block. Pages
 link to each other, to the same page in several spellings, to pages that are missing, broken, moved or forbidden by
 robots.txt, and to another host, where no crawler of one site should go. Each takes some time to answer.
 """

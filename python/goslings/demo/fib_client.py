@@ -52,8 +52,9 @@ def long(sock: socket.socket, stop: threading.Event, answers: list[bytes]) -> No
 
 def figures(times: list[float], seconds: float) -> dict[str, float]:
     times = sorted(times)
-    share = lambda part: times[min(len(times) - 1, int(part * len(times)))]  # noqa: E731
-    return {"rate": len(times) / seconds, "p50": share(0.5), "p99": share(0.99), "worst": times[-1]}
+    last = len(times) - 1
+    p50, p99 = (times[min(last, int(part * len(times)))] for part in (0.5, 0.99))
+    return {"rate": len(times) / seconds, "p50": p50, "p99": p99, "worst": times[last]}
 
 
 def measure(port: int, seconds: float) -> dict[str, dict[str, float]]:

@@ -26,6 +26,10 @@ class Listener:
             self.name = f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
         self._node = os.stat(path) if path is not None else None
 
+    def accepted(self, fd: int) -> socket.socket:
+        """The descriptor of a connection as a socket."""
+        return socket.socket(self.sock.family, self.sock.type, self.sock.proto, fileno=fd)
+
     def close(self) -> None:
         """Closes it; removes a Unix socket's file if it is still that."""
         self.sock.close()

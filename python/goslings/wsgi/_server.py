@@ -13,7 +13,7 @@ from typing import Any, Self
 from wsgiref.types import WSGIApplication
 
 from goslings import Event, Goroutine, go, sleep
-from goslings._goslings import closing_fd, wait_fd
+from goslings._goslings import closing_fd, sock_accept
 
 from ._connection import Connection
 from ._listen import Listener, listeners
@@ -145,12 +145,9 @@ class Server:
                     if len(self._connections) >= self.options.max_connections and not self.stopping:
                         self._room.wait()
                     continue
-                sock, address = listener.sock.accept()
+                fd, address = sock_accept(listener.fd)
                 pause = _BACK_OFF_FIRST
-                self._begin(listener, sock, address)
-            except BlockingIOError:
-                with suppress(OSError):
-                    wait_fd(listener.fd, False)
+                self._begin(listener, listener.accepted(fd), address)
             except OSError as error:
                 if self.stopping:
                     return

@@ -13,13 +13,15 @@ from contextlib import suppress
 from time import monotonic
 from typing import Protocol
 
-from goslings._goslings import closing_fd, wait_fd
+from goslings._goslings import closing_fd, sock_recv, sock_send, wait_fd
 
 __all__ = ["Plain", "Tls", "Transport"]
 
 _LINGER_SECONDS = 2.0
 _LINGER_BYTES = 256 * 1024
 _SEND_MOST = 1 << 20
+_AT_ONCE = 1e-6
+"""Instead of a timeout of 0, which raises BlockingIOError."""
 _RECORD = 16 * 1024
 
 
@@ -48,28 +50,15 @@ class Plain:
 
     def recv(self, most: int, seconds: float) -> bytes:
         """Bytes as they come; b"" at the end."""
-        while True:
-            try:
-                return self._sock.recv(most)
-            except BlockingIOError:
-                pass
-            if not wait_fd(self._fd, False, seconds):
-                raise TimeoutError("the client is too slow")
+        return sock_recv(self._fd, most, 0, seconds or _AT_ONCE)
 
     def sendall(self, data: bytes, seconds: float) -> None:
         """Sends everything; `seconds` is for each part that the client takes."""
-        try:
-            sent = self._sock.send(data)
-        except BlockingIOError:
-            sent = 0
+        sent = sock_send(self._fd, data, 0, seconds or _AT_ONCE)
         if sent < len(data):
-            self._send_rest(memoryview(data)[sent:], seconds)
-
-    def _send_rest(self, data: memoryview, seconds: float) -> None:
-        while data:
-            self._writable(seconds)
-            with suppress(BlockingIOError):
-                data = data[self._sock.send(data[:_SEND_MOST]) :]
+            rest = memoryview(data)[sent:]
+            while rest:
+                rest = rest[sock_send(self._fd, rest[:_SEND_MOST], 0, seconds or _AT_ONCE) :]
 
     def sendfile(self, fd: int, offset: int, count: int, seconds: float) -> bool:
         """Sends a part of a file without reading it here. Returns False if it is shorter than that."""
@@ -77,16 +66,13 @@ class Plain:
             try:
                 sent = os.sendfile(self._fd, fd, offset, min(count, _SEND_MOST))
             except BlockingIOError:
-                self._writable(seconds)
+                if not wait_fd(self._fd, True, seconds):
+                    raise TimeoutError("the client does not read") from None
                 continue
             if not sent:
                 return False
             offset, count = offset + sent, count - sent
         return True
-
-    def _writable(self, seconds: float) -> None:
-        if not wait_fd(self._fd, True, seconds):
-            raise TimeoutError("the client does not read")
 
     def end_reads(self) -> None:
         """What has come can still be received; then comes the end. Wakes who waits for more."""
