@@ -627,7 +627,9 @@ fn push_latin1(out: &mut Vec<u8>, text: &str, what: &str) -> PyResult<()> {
         match u8::try_from(u32::from(character)) {
             Ok(byte) if !control(byte) => out.push(byte),
             _ => {
-                return Err(PyValueError::new_err(format!("{what} has a character that HTTP does not allow")));
+                return Err(PyValueError::new_err(format!(
+                    "{what} has a character that HTTP does not allow"
+                )));
             }
         }
     }

@@ -37,6 +37,8 @@ mod semaphore;
 mod sleep;
 #[expect(unsafe_code, reason = "looks at waits that cannot end meanwhile")]
 mod stacks;
+#[expect(unsafe_code, reason = "nodes beside the frame of the waiting call")]
+pub mod stm;
 mod sync;
 #[expect(unsafe_code, reason = "stacks, and switching between them")]
 mod task;

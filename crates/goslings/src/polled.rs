@@ -16,8 +16,8 @@ mod loom;
 mod tests;
 
 pub use calls::{
-    acquire, attempt, attempt_owned, await_barrier, await_cond, await_event, await_wait_group, lock, ready,
-    recv, rlock, rwlock, select, send, sleep,
+    acquire, attempt, attempt_owned, await_barrier, await_cond, await_event, await_wait_group, changed, lock,
+    ready, recv, rlock, rwlock, select, send, sleep, turn_over,
 };
 
 use crate::clock::Wait;

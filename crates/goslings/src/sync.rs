@@ -6,7 +6,7 @@
 #[cfg(not(loom))]
 mod chosen {
     pub(crate) use std::sync::MutexGuard as RawGuard;
-    pub(crate) use std::sync::atomic::{AtomicI64, AtomicPtr, AtomicU32, fence};
+    pub(crate) use std::sync::atomic::{AtomicI64, AtomicPtr, AtomicU32, AtomicU64, fence};
     pub(crate) use std::thread_local as per_thread;
 
     #[expect(clippy::disallowed_types, reason = "the one place that may name it; lock.rs wraps it in a rank")]
@@ -20,7 +20,7 @@ mod chosen {
 
 #[cfg(loom)]
 mod chosen {
-    pub(crate) use loom::sync::atomic::{AtomicI64, AtomicPtr, AtomicU32, fence};
+    pub(crate) use loom::sync::atomic::{AtomicI64, AtomicPtr, AtomicU32, AtomicU64, fence};
     pub(crate) use loom::sync::{Mutex as RawMutex, MutexGuard as RawGuard};
 
     /// Loom's does not know `const` blocks.

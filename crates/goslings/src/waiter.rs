@@ -80,10 +80,11 @@ pub enum WaitReason {
     ChanSendNil = 16,
     NetRead = 17,
     NetWrite = 18,
+    TransactionRetry = 19,
 }
 
 impl WaitReason {
-    const ALL: [WaitReason; 19] = [
+    const ALL: [WaitReason; 20] = [
         WaitReason::None,
         WaitReason::ChanReceive,
         WaitReason::ChanSend,
@@ -103,6 +104,7 @@ impl WaitReason {
         WaitReason::ChanSendNil,
         WaitReason::NetRead,
         WaitReason::NetWrite,
+        WaitReason::TransactionRetry,
     ];
 
     pub(crate) fn from_number(number: u8) -> WaitReason {
@@ -132,6 +134,7 @@ impl WaitReason {
             WaitReason::ChanSendNil => "chan send (nil chan)",
             WaitReason::NetRead => "net read",
             WaitReason::NetWrite => "net write",
+            WaitReason::TransactionRetry => "transaction retry",
         }
     }
 }

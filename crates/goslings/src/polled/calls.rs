@@ -168,3 +168,23 @@ where
 {
     Waiting::new(caller, move |poller| async move { barrier.wait_with(wait, &poller).await })
 }
+
+/// [`Watch::wait`].
+///
+/// [`Watch::wait`]: crate::stm::Watch::wait
+#[must_use]
+pub fn changed<K>(watch: crate::stm::Watch<K>, wait: Wait, caller: Caller) -> Waiting<Result<(), WaitError>>
+where
+    K: crate::stm::Var + Send + 'static,
+    K::Value: Send,
+{
+    Waiting::new(caller, move |poller| async move { watch.wait_with(wait, &poller).await })
+}
+
+/// [`Space::wait`].
+///
+/// [`Space::wait`]: crate::stm::Space::wait
+#[must_use]
+pub fn turn_over(space: &'static crate::stm::Space, caller: Caller) -> Waiting<Result<(), WaitError>> {
+    Waiting::new(caller, move |poller| async move { space.wait_with(&poller).await })
+}

@@ -1,0 +1,209 @@
+//! Models of transactions: every order of the steps of two of them.
+
+use super::*;
+use crate::clock::Wait;
+use crate::sync::model;
+use ::loom::sync::Arc;
+use ::loom::thread;
+use std::ops::Deref;
+
+/// A handle on a variable, counted by loom.
+struct Cell(Arc<TVar<u32>>);
+
+impl Deref for Cell {
+    type Target = TVar<u32>;
+
+    fn deref(&self) -> &TVar<u32> {
+        &self.0
+    }
+}
+
+impl Clone for Cell {
+    fn clone(&self) -> Cell {
+        Cell(Arc::clone(&self.0))
+    }
+}
+
+impl Var for Cell {
+    type Value = u32;
+}
+
+type Tx = Transaction<Cell>;
+
+fn cell() -> Cell {
+    Cell(Arc::new(TVar::new(0)))
+}
+
+fn new_space() -> &'static Space {
+    Box::leak(Box::new(Space::new()))
+}
+
+/// Attempts `body` until it commits.
+fn atomically<R>(space: &'static Space, mut body: impl FnMut(&mut Tx) -> Result<R, Conflict>) -> R {
+    let mut tx = Tx::new(space);
+    loop {
+        tx.begin();
+        if let Ok(result) = body(&mut tx) {
+            loop {
+                match tx.commit() {
+                    Ok(()) => return result,
+                    Err(CommitError::NotNow) => space.wait().expect("nobody cancels"),
+                    Err(CommitError::Conflict) => break,
+                }
+            }
+        }
+        tx.clear();
+        thread::yield_now();
+    }
+}
+
+#[test]
+fn no_increment_is_lost() {
+    model(0, || {
+        let (space, x) = (new_space(), cell());
+        let add = |x: &Cell| {
+            atomically(space, |tx| {
+                let value = tx.read(x)?;
+                tx.write(x, value + 1);
+                Ok(())
+            });
+        };
+        let inner = x.clone();
+        let other = thread::spawn(move || add(&inner));
+        add(&x);
+        other.join().expect("no panic");
+        assert_eq!(x.get(), 2);
+    });
+}
+
+#[test]
+fn no_two_write_what_the_other_has_read() {
+    model(0, || {
+        let (space, x, y) = (new_space(), cell(), cell());
+        let take = |mine: &Cell, others: &Cell| {
+            atomically(space, |tx| {
+                if tx.read(others)? == 0 {
+                    tx.write(mine, 1);
+                }
+                Ok(())
+            });
+        };
+        let (a, b) = (x.clone(), y.clone());
+        let other = thread::spawn(move || take(&a, &b));
+        take(&y, &x);
+        other.join().expect("no panic");
+        assert_eq!(x.get() + y.get(), 1);
+    });
+}
+
+#[test]
+fn no_attempt_sees_half_a_commit() {
+    model(0, || {
+        let (space, x, y) = (new_space(), cell(), cell());
+        let (a, b) = (x.clone(), y.clone());
+        let writer = thread::spawn(move || {
+            atomically(space, |tx| {
+                tx.write(&a, 1);
+                tx.write(&b, 1);
+                Ok(())
+            });
+        });
+        let mut tx = Tx::new(space);
+        tx.begin();
+        if let Ok(first) = tx.read(&x)
+            && let Ok(second) = tx.read(&y)
+        {
+            assert_eq!(first, second);
+        }
+        writer.join().expect("no panic");
+    });
+}
+
+#[test]
+fn who_waits_for_a_change_is_woken() {
+    model(0, || {
+        let (space, x, y) = (new_space(), cell(), cell());
+        let inner = x.clone();
+        let writer = thread::spawn(move || {
+            atomically(space, |tx| {
+                tx.write(&inner, 1);
+                Ok(())
+            });
+        });
+        loop {
+            let mut tx = Tx::new(space);
+            tx.begin();
+            if let (Ok(_), Ok(1)) = (tx.read(&y), tx.read(&x)) {
+                break;
+            }
+            tx.watch().wait(Wait::Forever).expect("nobody cancels");
+        }
+        writer.join().expect("no panic");
+    });
+}
+
+#[test]
+fn who_has_the_turn_comes_through() {
+    model(0, || {
+        let (space, x) = (new_space(), cell());
+        let add = |tx: &mut Tx, x: &Cell| {
+            let value = tx.read(x).expect("one variable is always of one instant");
+            tx.write(x, value + 1);
+        };
+        let inner = x.clone();
+        let other = thread::spawn(move || {
+            atomically(space, |tx| {
+                add(tx, &inner);
+                Ok(())
+            });
+        });
+        let mut tx = Tx::new(space);
+        tx.take_turn().expect("nobody cancels");
+        let mut lost = 0;
+        loop {
+            tx.begin();
+            add(&mut tx, &x);
+            if tx.commit() == Ok(()) {
+                break;
+            }
+            tx.clear();
+            lost += 1;
+        }
+        assert!(lost <= 1, "the other may have been past the check once");
+        tx.give_turn_back();
+        other.join().expect("no panic");
+        assert_eq!(x.get(), 2);
+    });
+}
+
+#[test]
+fn an_alternative_that_was_undone_is_still_watched() {
+    model(0, || {
+        let (space, x, y) = (new_space(), cell(), cell());
+        let inner = x.clone();
+        let writer = thread::spawn(move || {
+            atomically(space, |tx| {
+                tx.write(&inner, 1);
+                Ok(())
+            });
+        });
+        // or_else: first x, which undoes its write, then y; both retry.
+        loop {
+            let mut tx = Tx::new(space);
+            tx.begin();
+            let mark = tx.nest();
+            let first = tx.read(&x);
+            tx.write(&y, 7);
+            if first == Ok(1) {
+                break;
+            }
+            drop(tx.undo(mark));
+            if tx.read(&y) != Ok(0) {
+                continue;
+            }
+            tx.watch().wait(Wait::Forever).expect("nobody cancels");
+        }
+        writer.join().expect("no panic");
+        assert_eq!(y.get(), 0);
+    });
+}
