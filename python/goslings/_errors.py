@@ -7,6 +7,8 @@ __all__ = [
     "Deadlock",
     "GoExit",
     "GoslingsError",
+    "TransactionConflict",
+    "TransactionRetry",
     "WouldBlock",
 ]
 
@@ -55,3 +57,11 @@ class GoExit(BaseException):
 
 for _error in (Closed, WouldBlock, DeadlineExceeded, Cancelled, Deadlock, GoslingsError):
     _error.__module__ = "goslings"  # as users know them: tracebacks and pickles name it
+
+
+class TransactionRetry(BaseException):
+    """Leaves a transaction that `goslings.stm.retry` has ended: it runs again when something it read has changed."""
+
+
+class TransactionConflict(BaseException):
+    """Leaves a transaction that cannot commit any more: it runs again at once."""

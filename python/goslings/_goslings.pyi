@@ -20,6 +20,7 @@ __all__ = [
     "Selected",
     "Semaphore",
     "SendChan",
+    "TVar",
     "Ticker",
     "Timer",
     "WaitGroup",
@@ -27,8 +28,10 @@ __all__ = [
     "_HttpReader",
     "_Patched",
     "_Port",
+    "_Watching",
     "_after_fork_child",
     "_after_fork_parent",
+    "_attempt",
     "_before_fork",
     "_bubble",
     "_can_park",
@@ -47,6 +50,7 @@ __all__ = [
     "_prepare",
     "_recv_idle",
     "_recv_outside",
+    "_retry",
     "_set_slice_ms",
     "_set_warn_ms",
     "_stacks",
@@ -54,6 +58,7 @@ __all__ = [
     "_start_default",
     "_stats",
     "_step",
+    "_stm_stats",
     "_stop",
     "_unraisable",
     "after",
@@ -61,6 +66,7 @@ __all__ = [
     "agosched",
     "aselect",
     "asleep",
+    "atomically",
     "chan",
     "closing_fd",
     "current",
@@ -73,6 +79,8 @@ __all__ = [
     "lock_os_thread",
     "num_goroutine",
     "read_fd",
+    "on_commit",
+    "or_else",
     "recv",
     "select",
     "send",
@@ -1080,3 +1088,67 @@ def _http_head(status: str, headers: list[tuple[str, str]]) -> tuple[bytes, int,
     set Server). Headers that belong to the server (Connection, Transfer-Encoding …) are left out. Raises TypeError and
     ValueError for what PEP 3333 forbids, so that no value can begin a header or an answer of its own.
     """
+
+# For goslings.stm
+
+@final
+class TVar[T]:
+    """A variable that changes in transactions only, and all that one transaction changes at once.
+
+    Haskell: `TVar`. What it holds should not be changed in place: others would see that at once, and nothing would
+    undo it; `set` another value, or `modify` it into one.
+    """
+
+    def __new__(cls, value: T, /) -> Self: ...
+    def get(self) -> T:
+        """The value: in a transaction, as that sees it; outside, as of now. Never blocks."""
+    def set(self, value: T, /) -> None:
+        """Sets it: in a transaction, for everybody else when that commits; outside, at once.
+
+        Blocks, outside, only while a transaction that has lost too often has its turn.
+        """
+    def modify[*A](self, fn: Callable[[T, *A], T], /, *args: *A) -> T:
+        """modify(fn, *args): sets it to `fn(value, *args)`, and returns that.
+
+        Outside a transaction this is one of its own: `fn` may be called more than once.
+        """
+    def __class_getitem__(cls, item: object, /) -> GenericAlias: ...
+    def __copy__(self) -> NoReturn: ...
+    def __deepcopy__(self, _memo: object) -> NoReturn: ...
+    def __reduce__(self) -> NoReturn: ...
+
+@final
+class _Watching:
+    """Waits, when awaited, until a transaction is worth another attempt."""
+
+    def __await__(self) -> Generator[Any, None, bool]: ...
+
+def atomically[**P, T](fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    """atomically(fn, *args, **kwargs): runs `fn` as a transaction.
+
+    All that it does with TVars happens at once, or, if it raises, not at all. Returns what it returns. On a conflict
+    with others `fn` runs again: whatever else it does is done again, too (see `on_commit`). Blocks while `retry` waits.
+    Inside a transaction it is a part of that; if it raises, its own part is undone. Haskell: `atomically`.
+    """
+
+def or_else[T](*functions: Callable[[], T]) -> T:
+    """or_else(f, g, *more): the result of the first of these functions that does not `retry`.
+
+    What one did before it retried is undone. If all do, the transaction waits for a change of anything that any of them has
+    read. RuntimeError outside a transaction. Haskell: `orElse`.
+    """
+
+def on_commit[**P](fn: Callable[P, object], /, *args: P.args, **kwargs: P.kwargs) -> None:
+    """on_commit(fn, *args, **kwargs): has `fn` called once, after the transaction has committed and outside it.
+
+    In the order of these calls. The place for whatever others notice: sends, prints, files.
+    """
+
+def _retry() -> NoReturn:
+    """Ends this attempt of the transaction."""
+
+def _attempt(fn: Callable[..., Any], args: tuple[object, ...], kwargs: dict[str, Any]) -> tuple[bool, Any]:
+    """Runs a transaction up to its commit, or to where it must wait: `(False, what to await before the next call)`."""
+
+def _stm_stats() -> list[int]:
+    """Commits, conflicts, retries and turns of the process."""

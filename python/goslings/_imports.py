@@ -69,8 +69,8 @@ class _ModuleLock(bootstrap._ModuleLock):  # type: ignore[name-defined,misc]
                 return
             if stuck:
                 raise ImportError(
-                    f"{self.name} is being imported by a goroutine that waits on the same worker, and an async goroutine "
-                    "cannot wait for it in the middle of an import: import it at the top of your program",
+                    f"{self.name} is being imported by a goroutine that waits on the same worker, and an async "
+                    "goroutine cannot wait for it in the middle of an import: import it at the top of your program",
                     name=self.name,
                 )
             sleep(0.001)

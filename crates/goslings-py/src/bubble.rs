@@ -3,6 +3,7 @@
 use crate::errors;
 use crate::goroutine::{Goroutine, launch_in};
 use crate::host;
+use crate::stm;
 use crate::timeout::wait;
 pub(crate) use goslings::bubble::On;
 use goslings::bubble::{self, Bubble, Config, OUTSIDE, Order, Refused, Status, What};
@@ -40,18 +41,19 @@ fn book(bubble: &Bubble) -> Option<std::sync::MutexGuard<'_, Book>> {
 #[inline]
 pub(crate) fn operation(py: Python<'_>, label: &'static str, on: On) -> PyResult<()> {
     let made = if let On::Made(made) | On::Mixed(made) = on { made } else { 0 };
-    if made != 0 || bubble::any() { begin(py, label, on).map(|_gives_way| ()) } else { Ok(()) }
+    if made != 0 || bubble::any() || stm::used() { begin(py, label, on).map(|_gives_way| ()) } else { Ok(()) }
 }
 
 /// The same for a call that is awaited: whether the goroutine is to give way before it.
 #[inline]
 pub(crate) fn awaited(py: Python<'_>, label: &'static str, on: On) -> PyResult<bool> {
     let made = if let On::Made(made) | On::Mixed(made) = on { made } else { 0 };
-    if made != 0 || bubble::any() { begin(py, label, on) } else { Ok(false) }
+    if made != 0 || bubble::any() || stm::used() { begin(py, label, on) } else { Ok(false) }
 }
 
 #[cold]
 fn begin(py: Python<'_>, label: &'static str, on: On) -> PyResult<bool> {
+    stm::check(label)?;
     bubble::operation(label, on, |bubble| place(py, bubble)).map_err(|refused| match refused {
         Refused::Outside => PyRuntimeError::new_err(format!(
             "{label}: the object was made in a bubble of goslings.testing and is used outside it"

@@ -11,10 +11,14 @@ mod classes {
     pyo3::import_exception!(goslings._errors, WouldBlock);
     pyo3::import_exception!(goslings._errors, Cancelled);
     pyo3::import_exception!(goslings._errors, GoExit);
+    pyo3::import_exception!(goslings._errors, TransactionRetry);
+    pyo3::import_exception!(goslings._errors, TransactionConflict);
     pyo3::import_exception!(concurrent.futures, CancelledError);
     pyo3::import_exception!(threading, BrokenBarrierError);
 }
-pub(crate) use classes::{Cancelled, CancelledError, Closed, GoExit, WouldBlock};
+pub(crate) use classes::{
+    Cancelled, CancelledError, Closed, GoExit, TransactionConflict, TransactionRetry, WouldBlock,
+};
 
 /// Finds the classes that are defined elsewhere. At import, since later the frame in which one is needed may lack
 /// what an import takes.
@@ -23,6 +27,8 @@ pub(crate) fn install(py: Python<'_>) {
     WouldBlock::type_object(py);
     Cancelled::type_object(py);
     GoExit::type_object(py);
+    TransactionRetry::type_object(py);
+    TransactionConflict::type_object(py);
     CancelledError::type_object(py);
     classes::BrokenBarrierError::type_object(py);
 }

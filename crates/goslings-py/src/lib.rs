@@ -32,6 +32,8 @@ mod select;
 mod semaphore;
 #[expect(unsafe_code, reason = "looks at objects while the collector visits them")]
 mod stacks;
+#[expect(unsafe_code, reason = "transactions in the frames of the calls that run them")]
+mod stm;
 mod thread_locks;
 mod timeout;
 mod timer;
@@ -93,6 +95,8 @@ mod module {
     use crate::semaphore::Semaphore;
     #[pymodule_export]
     use crate::stacks::{detect_deadlocks, now, stacks as all_stacks};
+    #[pymodule_export]
+    use crate::stm::{TVar, Watching, atomically, attempt, on_commit, or_else, retry, stats as stm_stats};
     #[pymodule_export]
     use crate::thread_locks::{ThreadLock, ThreadRLock, get_ident};
     #[pymodule_export]
