@@ -1134,8 +1134,8 @@ def atomically[**P, T](fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs)
 def or_else[T](*functions: Callable[[], T]) -> T:
     """or_else(f, g, *more): the result of the first of these functions that does not `retry`.
 
-    What one did before it retried is undone. If all do, the transaction waits for a change of anything that any of them has
-    read. RuntimeError outside a transaction. Haskell: `orElse`.
+    What one did before it retried is undone. If all do, the transaction waits for a change of anything that any of
+    them has read. RuntimeError outside a transaction. Haskell: `orElse`.
     """
 
 def on_commit[**P](fn: Callable[P, object], /, *args: P.args, **kwargs: P.kwargs) -> None:
