@@ -123,7 +123,10 @@ def _owners_elsewhere(known: set[int]) -> Iterator[str]:
         kind = type(holder)
         if kind in (dict, list, tuple, set, types.ModuleType, types.FunctionType, types.FrameType, type):
             continue
-        if kind.__module__.partition(".")[0] in _OURS:
+        module = kind.__module__
+        if not isinstance(module, str):
+            module = "?"  # a class that describes the attribute in its objects
+        if module.partition(".")[0] in _OURS:
             continue
         found = gc.get_referents(holder)
         for part in list(found):
@@ -132,4 +135,4 @@ def _owners_elsewhere(known: set[int]) -> Iterator[str]:
         for part in found:
             if is_real(part) and id(part) not in known:
                 known.add(id(part))
-                yield f"{kind.__module__}.{kind.__qualname__}"
+                yield f"{module}.{kind.__qualname__}"

@@ -14,6 +14,11 @@ _FILES = {
     "queue": "_queue",
     "concurrent.futures": "_futures",
     "time": "_time",
+    "select": "_select",
+    "selectors": "_selectors",
+    "socket": "_socket",
+    "ssl": "_ssl",
+    "psycopg": "_psycopg",
 }
 """Name for users: the module whose `unit()` it is."""
 
