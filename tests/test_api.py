@@ -46,6 +46,8 @@ PUBLIC = {
 }
 INTERNAL = {
     "Awaitable": "what the methods to be awaited return",
+    "Conn": "public in goslings.net",
+    "Listener": "public in goslings.net",
     "GoExit": "raised by goexit, for nobody to name",
     "RLock": "threading.RLock after goslings.patch",
     "lock": "threading.Lock after goslings.patch",
@@ -103,7 +105,7 @@ def test_what_a_private_module_shows_is_public_or_known_to_be_internal() -> None
 
 def test_these_modules_are_public() -> None:
     modules = {found.name for found in pkgutil.iter_modules(goslings.__path__)}
-    assert {name for name in modules if not name.startswith("_")} == {"aio", "demo", "stm", "testing", "wsgi"}
+    assert {name for name in modules if not name.startswith("_")} == {"aio", "demo", "net", "stm", "testing", "wsgi"}
 
 
 def members(cls: type) -> Iterator[tuple[str, Any]]:

@@ -10,11 +10,13 @@ __all__ = [
     "Barrier",
     "Case",
     "Cond",
+    "Conn",
     "Event",
     "Goroutine",
+    "Listener",
     "Mutex",
-    "RWMutex",
     "RLock",
+    "RWMutex",
     "RWMutexSide",
     "RecvChan",
     "Selected",
@@ -70,9 +72,9 @@ __all__ = [
     "chan",
     "closing_fd",
     "current",
+    "get_ident",
     "go",
     "goexit",
-    "get_ident",
     "gomaxprocs",
     "gosched",
     "lock",
@@ -715,6 +717,141 @@ class Semaphore:
     def __reduce__(self) -> NoReturn: ...
 
 @final
+class Conn:
+    """A connection: bytes that come and go, in order.
+
+    Made by `dial` and by `Listener.accept`. `Conn(fd)` takes over a connected stream socket. Any goroutine or
+    thread may use it at any time; one of them at a time should read, and one write. As a context manager it closes
+    at the end.
+    """
+
+    def __new__(cls, fd: int) -> Self: ...
+    def recv(self, n: int = 65536, timeout: float | None = None) -> bytes:
+        """Receives at most `n` bytes, as soon as there are any; b"" once the other side has closed its sending
+        half.
+
+        Blocks, at most `timeout` seconds and until the deadline: then TimeoutError. Raises OSError by its error
+        number.
+        """
+
+    def recv_into(self, buffer: Buffer, nbytes: int = 0, timeout: float | None = None) -> int:
+        """Receives into `buffer` at most `nbytes` bytes (0: as many as fit); returns how many. Else as `recv`."""
+
+    def read_exactly(self, n: int, timeout: float | None = None) -> bytes:
+        """Receives exactly `n` bytes. Raises EOFError if the other side ends before: what came is received next.
+
+        Blocks as `recv` does, at most `timeout` seconds in all.
+        """
+
+    def read_until(self, separator: bytes | None = None, limit: int = 65536, timeout: float | None = None) -> bytes:
+        """Receives up to and including the next `separator`; at the end of the connection what is left, b"" if that
+        is nothing.
+
+        Raises ValueError if there is none within `limit` bytes; what came is received next. Blocks as `recv` does,
+        at most `timeout` seconds in all.
+        """
+
+    def send(self, data: Buffer, timeout: float | None = None) -> None:
+        """Sends all of `data`. Blocks while the other side does not take it, at most `timeout` seconds and until
+        the deadline: then TimeoutError, and nobody knows how much was sent. Raises OSError by its error number.
+        """
+
+    def arecv(self, n: int = 65536, timeout: float | None = None) -> Awaitable[bytes]:
+        """arecv(n=65536, timeout=None): as `recv`, awaited."""
+
+    def asend(self, data: Buffer, timeout: float | None = None) -> Awaitable[None]:
+        """asend(data, timeout=None): as `send`, awaited. A copy of the data is sent. If it is cancelled, part of it
+        may have been.
+        """
+
+    def set_deadline(self, seconds: float | None) -> None:
+        """Has calls that receive or send fail with TimeoutError from `seconds` from now on, those that wait already
+        as well. None: no deadline. Go: `SetDeadline`.
+        """
+
+    def set_read_deadline(self, seconds: float | None) -> None:
+        """As `set_deadline`, for receiving."""
+
+    def set_write_deadline(self, seconds: float | None) -> None:
+        """As `set_deadline`, for sending."""
+
+    def close(self) -> None:
+        """Closes the connection: calls that wait fail with OSError (EBADF). To close it again does nothing. Never
+        blocks.
+        """
+
+    def close_write(self) -> None:
+        """Tells the other side that nothing more will be sent; receiving goes on. Never blocks."""
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed here."""
+
+    def fileno(self) -> int:
+        """The descriptor's number; -1 once it is closed."""
+
+    @property
+    def local_address(self) -> Any:
+        """The address at this end, as `socket.getsockname` gives it."""
+
+    @property
+    def peer_address(self) -> Any:
+        """The address of the other side, as `socket.getpeername` gives it."""
+
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self, _type: type[BaseException] | None, _value: BaseException | None, _tb: TracebackType | None
+    ) -> None: ...
+    def __copy__(self) -> NoReturn: ...
+    def __deepcopy__(self, _memo: object) -> NoReturn: ...
+    def __reduce__(self) -> NoReturn: ...
+
+@final
+class Listener:
+    """A socket that connections come in on.
+
+    Made by `listen`. `Listener(fd)` takes over a listening stream socket. Any goroutine or thread may use it at any
+    time. Iteration accepts until it is closed; as a context manager it closes at the end.
+    """
+
+    def __new__(cls, fd: int) -> Self: ...
+    def accept(self, timeout: float | None = None) -> Conn:
+        """Waits for a connection. Blocks, at most `timeout` seconds: then TimeoutError. Raises OSError by its error
+        number: EBADF if it is closed, EMFILE if there are no descriptors left, and the connection waits.
+        """
+
+    def aaccept(self, timeout: float | None = None) -> Awaitable[Conn]:
+        """aaccept(timeout=None): as `accept`, awaited."""
+
+    def close(self) -> None:
+        """Closes it: whoever waits for a connection fails with OSError (EBADF), or ends its iteration. Connections
+        that were accepted stay. To close it again does nothing. Never blocks.
+        """
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed."""
+
+    def fileno(self) -> int:
+        """The descriptor's number; -1 once it is closed."""
+
+    @property
+    def address(self) -> Any:
+        """Where it listens, as `socket.getsockname` gives it."""
+
+    def __iter__(self) -> Self: ...
+    def __next__(self) -> Conn: ...
+    def __aiter__(self) -> Self: ...
+    def __anext__(self) -> Awaitable[Conn]: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self, _type: type[BaseException] | None, _value: BaseException | None, _tb: TracebackType | None
+    ) -> None: ...
+    def __copy__(self) -> NoReturn: ...
+    def __deepcopy__(self, _memo: object) -> NoReturn: ...
+    def __reduce__(self) -> NoReturn: ...
+
+@final
 class Event:
     """A flag that can be waited for; as `threading.Event`, for goroutines and threads alike."""
 
@@ -880,13 +1017,14 @@ def sock_send(fd: int, data: Buffer, flags: int = 0, timeout: float | None = Non
     """
 
 def sock_sendall(fd: int, data: Buffer, flags: int = 0, timeout: float | None = None) -> None:
-    """Sends all of `data` on a socket. Waits as `sock_recv` does whenever there is no room, at most `timeout` seconds in
-    all.
+    """Sends all of `data` on a socket. Waits as `sock_recv` does whenever there is no room, at most `timeout` seconds
+    in all.
     """
 
 def sock_accept(fd: int, timeout: float | None = None) -> tuple[int, Any]:
     """Accepts a connection on a listening socket: its descriptor, which does not block and is not inherited, and the
-    address of the other side, as `socket` has it for IPv4, IPv6 and Unix sockets; for others, the bytes of the sockaddr.
+    address of the other side, as `socket` has it for IPv4, IPv6 and Unix sockets; for others, the bytes of the
+    sockaddr.
 
     Waits as `sock_recv` does. The listening socket must not block by itself (O_NONBLOCK), or a client that gives up
     between the look and the call would hold up the worker.
@@ -896,8 +1034,8 @@ def read_fd(fd: int, n: int, timeout: float | None = None) -> bytes:
     """Reads at most `n` bytes from a pipe, a terminal or the like; b"" at its end. Waits as `sock_recv` does."""
 
 def write_fd(fd: int, data: Buffer, timeout: float | None = None) -> int:
-    """Writes `data` to a pipe, a terminal or the like; returns how many bytes were written: all, unless the descriptor is
-    one that does not block. Waits as `sock_recv` does whenever there is no room, at most `timeout` seconds in all.
+    """Writes `data` to a pipe, a terminal or the like; returns how many bytes were written: all, unless the descriptor
+    is one that does not block. Waits as `sock_recv` does whenever there is no room, at most `timeout` seconds in all.
     """
 
 def closing_fd(fd: int) -> None:

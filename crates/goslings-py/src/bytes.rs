@@ -58,7 +58,7 @@ impl Drop for View {
 pub(crate) enum Got {
     /// So many are in the place that is shared.
     Shared(usize),
-    Large(Py<PyBytes>),
+    Large(Py<PyBytes>, usize),
 }
 
 /// Has `call` fill at most `n` bytes. To be finished (`Got::finish`) on the same thread before anything else is received.
@@ -91,7 +91,8 @@ pub(crate) fn receive(
                 return Err(io::ErrorKind::OutOfMemory.into());
             }
             // SAFETY: a reference of ours to bytes.
-            Ok(Got::Large(unsafe { Bound::from_owned_ptr(py, object).cast_into_unchecked().unbind() }))
+            let bytes = unsafe { Bound::from_owned_ptr(py, object).cast_into_unchecked().unbind() };
+            Ok(Got::Large(bytes, count))
         }
         Err(error) => {
             // SAFETY: a reference of ours.
@@ -106,7 +107,22 @@ impl Got {
     pub(crate) fn finish(self, py: Python<'_>) -> Bound<'_, PyBytes> {
         match self {
             Got::Shared(count) => PLACE.with_borrow(|place| PyBytes::new(py, &place[..count])),
-            Got::Large(bytes) => bytes.into_bound(py),
+            Got::Large(bytes, _) => bytes.into_bound(py),
+        }
+    }
+
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Got::Shared(count) => *count,
+            Got::Large(_, count) => *count,
+        }
+    }
+
+    /// Copies them to the end of `all`.
+    pub(crate) fn append_to(self, all: &mut Vec<u8>) {
+        if let Got::Shared(count) = self {
+            PLACE.with_borrow(|place| all.extend_from_slice(&place[..count]));
         }
     }
 }

@@ -10,6 +10,8 @@ mod bubble;
 mod bytes;
 mod chan;
 mod cond;
+#[expect(unsafe_code, reason = "descriptors that are given to us")]
+mod conn;
 mod coroutine;
 mod errors;
 mod event;
@@ -57,6 +59,8 @@ mod module {
     use crate::chan::{PyChan, RecvChan, SendChan, never, recv_idle, recv_outside};
     #[pymodule_export]
     use crate::cond::Cond;
+    #[pymodule_export]
+    use crate::conn::{Conn, Listener};
     #[pymodule_export]
     use crate::event::{Event, outside_event};
     #[pymodule_export]

@@ -24,6 +24,27 @@ impl Bytes {
         Bytes { start, len }
     }
 
+    /// Those of a slice, which the caller has for itself until the last call that is given this.
+    #[must_use]
+    pub fn of(slice: &mut [u8]) -> Bytes {
+        Bytes { start: slice.as_mut_ptr(), len: slice.len() }
+    }
+
+    /// Copies `from` to their beginning, as much as fits.
+    pub fn fill(self, from: &[u8]) {
+        // SAFETY: writable for so many bytes; an overlap is allowed.
+        unsafe { std::ptr::copy(from.as_ptr(), self.start, from.len().min(self.len)) };
+    }
+
+    /// A copy.
+    #[must_use]
+    pub fn to_vec(self) -> Vec<u8> {
+        let mut copy = vec![0; self.len];
+        // SAFETY: readable for so many bytes.
+        unsafe { std::ptr::copy(self.start, copy.as_mut_ptr(), self.len) };
+        copy
+    }
+
     /// What is left without the first `count`.
     #[must_use]
     pub fn after(self, count: usize) -> Bytes {
@@ -278,4 +299,44 @@ pub fn shutdown_write(fd: i32) -> io::Result<()> {
 pub fn write_at_once(fd: i32, from: Bytes) -> io::Result<usize> {
     // SAFETY: memory that is readable for so many bytes.
     count(unsafe { libc::write(fd, from.start.cast(), from.len) })
+}
+
+fn option(fd: i32, level: i32, name: i32) -> io::Result<i32> {
+    let (mut value, mut len) = (0i32, size_of::<i32>() as libc::socklen_t);
+    // SAFETY: a place for a number, and its length.
+    let answer = unsafe { libc::getsockopt(fd, level, name, (&raw mut value).cast(), &raw mut len) };
+    if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(value) }
+}
+
+/// Has the stream socket `fd` not block any more; whether it is one of TCP.
+///
+/// # Errors
+/// The system's; `EINVAL` if it is no stream socket.
+pub fn prepare(fd: i32) -> io::Result<bool> {
+    if option(fd, libc::SOL_SOCKET, libc::SO_TYPE)? != libc::SOCK_STREAM {
+        return Err(io::Error::from_raw_os_error(libc::EINVAL));
+    }
+    // SAFETY: takes no memory.
+    let flags = unsafe { libc::fcntl(fd, libc::F_GETFL) };
+    // SAFETY: as above.
+    if flags < 0 || unsafe { libc::fcntl(fd, libc::F_SETFL, flags | libc::O_NONBLOCK) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let address = address_of(fd, false)?;
+    Ok(matches!(address.parse(), Some(Parsed::V4(..) | Parsed::V6(..))))
+}
+
+/// Has a connection send what there is at once: as Go does, and asyncio. If the system refuses, so be it.
+pub fn no_delay(fd: &OwnedFd) {
+    let on = 1i32;
+    // SAFETY: a number, and its length.
+    unsafe {
+        libc::setsockopt(
+            std::os::fd::AsRawFd::as_raw_fd(fd),
+            libc::IPPROTO_TCP,
+            libc::TCP_NODELAY,
+            (&raw const on).cast(),
+            size_of::<i32>() as libc::socklen_t,
+        );
+    }
 }

@@ -28,8 +28,8 @@ mod poll;
 mod tests;
 
 pub use calls::{
-    Address, Bytes, Parsed, accept, address_of, blocks, is_on_disk, read, recv, send, shutdown_write, write,
-    write_at_once,
+    Address, Bytes, Parsed, accept, address_of, blocks, is_on_disk, no_delay, prepare, read, recv, send,
+    shutdown_write, write, write_at_once,
 };
 pub use owned::Owned;
 pub(crate) use poll::NetPoll;
@@ -89,16 +89,20 @@ impl Net {
         Net { fds: Fds::new(), shared: OnceLock::new(), running: AtomicBool::new(false) }
     }
 
+    /// Makes the poller of those who have no worker, without its thread. Before any other: who finds no descriptors left for
+    /// a poller of its own has this one.
+    pub(crate) fn reserve(&self, runtime: &'static Runtime) -> io::Result<&'static NetPoll> {
+        if let Some(poll) = self.shared.get() {
+            return Ok(poll);
+        }
+        let made = NetPoll::new(runtime)?;
+        // Of two at the same time one is never used.
+        Ok(self.shared.get_or_init(|| made))
+    }
+
     /// The poller of those who have no worker.
     fn shared(&self, runtime: &'static Runtime) -> io::Result<&'static NetPoll> {
-        let poll: &'static NetPoll = match self.shared.get() {
-            Some(poll) => poll,
-            None => {
-                let made = NetPoll::new(runtime)?;
-                // Of two at the same time one is never used.
-                self.shared.get_or_init(|| made)
-            }
-        };
+        let poll = self.reserve(runtime)?;
         // Ordering: Relaxed. A loser of the race sees true and goes on; the thread comes.
         if !self.running.swap(true, Ordering::Relaxed) {
             let thread = std::thread::Builder::new()
@@ -225,8 +229,9 @@ async fn something_happens(
 ) -> Result<(), NetError> {
     let runtime = sched::runtime();
     let place = runtime.net.fds.place(fd).ok_or(NetError::System(libc::EBADF))?;
-    let poll = match sched::current_bed().filter(|_| parker.has_worker()) {
-        Some(bed) => bed.net_poll(runtime)?,
+    let bed = sched::current_bed().filter(|_| parker.has_worker());
+    let poll = match bed.and_then(|bed| bed.net_poll(runtime).ok()) {
+        Some(poll) => poll,
         None => runtime.net.shared(runtime)?,
     };
     let mut state = place.lock();

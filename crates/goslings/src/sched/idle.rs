@@ -41,6 +41,7 @@ impl Bed {
         if let Some(net) = self.net.get() {
             return Ok(net);
         }
+        runtime.net.reserve(runtime)?;
         let made = NetPoll::new(runtime)?;
         Ok(self.net.get_or_init(|| made))
     }
