@@ -112,8 +112,9 @@ def test_real_redis_that_hangs_times_out_200_goroutines() -> None:
             BEGIN
             + """
 def ask(i):
-    with client(socket_timeout=2.0) as mine:
+    with client(socket_timeout=60.0, single_connection_client=True) as mine:
         assert mine.ping()
+        mine.connection._sock.settimeout(1.0)
         ready.done()
         stopped.wait()
         return mine.get("key")

@@ -22,6 +22,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from build_cpython import fail
 from dev import ROOT, Venv, locked, prepare
 from interpreters import TAGS, Interpreter, ensure, tags_argument
+from servers import ensure_all as ensure_servers
 
 # One run may take this long before it counts as hung. Far above what it needs.
 RUN_SECONDS = int(os.environ.get("GOSLINGS_TEST_SECONDS", "900"))
@@ -178,6 +179,9 @@ def stubtest_row(interpreters: list[Interpreter]) -> Row:
 
 def python_rows(interpreters: list[Interpreter], arguments: list[str]) -> list[Row]:
     rows, built = [], []
+    if not arguments:
+        title("servers for tests/test_real_*.py")
+        ensure_servers()  # tests that need what is not to be had are skipped
     typed = with_mypy(interpreters)
     for interpreter in interpreters:
         name = f"pytest {interpreter.tag}"
