@@ -270,6 +270,7 @@ def test_doctor_tells_it_as_json() -> None:
             "packages",
             "environment",
             "imports",
+            "patch",
             "problems",
         )
     }

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from helpers import check_child, run_child
+
+GUIDE = Path(__file__).resolve().parent.parent / "docs" / "patch.md"
 
 
 def test_patch_parks_goroutines_and_leaves_plain_threads_alone() -> None:
@@ -157,3 +161,41 @@ def test_goslings_own_modules_keep_the_originals() -> None:
         assert goslings.go(goslings.blocking, before, 0.01).result() is None
     """)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_examples_of_the_guide_are_true() -> None:
+    out = check_child(f"""
+        import doctest
+        print(doctest.testfile({str(GUIDE)!r}, module_relative=False))
+    """)
+    assert out.startswith("TestResults(failed=0, attempted=") and "attempted=0" not in out, out
+
+
+def test_a_bubble_has_its_own_time_also_when_patched() -> None:
+    check_child("""
+        import queue, threading, time, goslings
+        from goslings.testing import virtual_time
+        goslings.patch()
+        def program():
+            started, items = time.monotonic(), queue.SimpleQueue()
+            goslings.go(lambda: (time.sleep(3600), items.put(1)))
+            assert items.get() == 1
+            time.sleep(10)
+            return time.monotonic() - started
+        assert virtual_time(program)() == 3610
+    """)
+
+
+def test_asyncio_runs_in_a_goroutine() -> None:
+    check_child("""
+        import asyncio, threading, time, goslings
+        goslings.patch()
+        lock = threading.Lock()
+        async def main(n):
+            with lock: time.sleep(0.001)  # holds up the loop, and parks the goroutine
+            result = await asyncio.gather(*(asyncio.sleep(0.01, i) for i in range(10)))
+            return n + sum(result) + await asyncio.to_thread(abs, -1)
+        def run(n): return asyncio.run(main(n))
+        assert [g.result(60) for g in [goslings.go(run, n) for n in range(5)]] == [n + 46 for n in range(5)]
+        assert run(1) == 47
+    """)

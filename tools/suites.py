@@ -186,6 +186,16 @@ def compare(python: str, suite: str, cases: list[str], seconds: float) -> dict[s
     }
 
 
+def again(python: str, suite: str, stored: Path, seconds: float) -> None:
+    """Runs the cases of a stored result that differed; those that pass now do not differ any more."""
+    kept = json.loads(stored.read_text())
+    found = compare(python, suite, sorted(kept["different"]), seconds)
+    kept["different"] = {name: what["outcome"] for name, what in sorted(found["different"].items())}
+    kept["passed_patched"] = kept["passed_plain"] - len(kept["different"])
+    stored.write_text(json.dumps(kept, indent=1) + "\n")
+    print(f"{stored.stem}: {kept['passed_patched']} of {kept['passed_plain']} pass patched now", flush=True)
+
+
 def reasons() -> dict[str, dict[str, str]]:
     """For each suite the reason of each difference; names may be patterns."""
     with open(REASONS, "rb") as file:
@@ -254,6 +264,7 @@ def main() -> int:
     parser.add_argument("suites", nargs="*", help="as test_queue; default: those in reasons.toml")
     parser.add_argument("--only", default=",".join(TAGS), help="interpreters: 3.14t,3.13")
     parser.add_argument("-k", dest="pattern", help="only cases that contain this; nothing is stored then")
+    parser.add_argument("--again", action="store_true", help="only the cases that differed the last time")
     parser.add_argument("--seconds", type=float, default=CASE_SECONDS, help="limit of one case")
     parser.add_argument("--verbose", "-v", action="store_true", help="show why each difference")
     parser.add_argument("--page", action="store_true", help="only write the page")
@@ -284,6 +295,10 @@ def main() -> int:
 def one(python: str, tag: str, suite: str, options: argparse.Namespace) -> None:
     """Runs one suite on one interpreter, shows and stores what came of it."""
     cases = cases_of(python, f"test.{suite}")
+    stored = RESULTS / f"{suite}-{tag}.json"
+    if options.again and cases and stored.exists():
+        again(python, suite, stored, options.seconds)
+        return
     if options.pattern:
         cases = [name for name in cases if options.pattern in name]
     if not cases:

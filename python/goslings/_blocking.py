@@ -9,10 +9,10 @@ from contextlib import suppress
 from typing import Any
 
 from goslings import _threads
-from goslings._goslings import Semaphore, _bubble, _may_block, _outside_event, _recv_idle, chan, current
+from goslings._goslings import Semaphore, _bubble, _can_park, _may_block, _outside_event, _recv_idle, chan, current
 from goslings._runtime import setting
 
-__all__ = ["blocking"]
+__all__ = ["blocking", "offload"]
 
 _IDLE_SECONDS = 10.0
 """A thread without a call ends after so long."""
@@ -96,6 +96,21 @@ def blocking[**P, T](fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -
     if current() is None:
         return fn(*args, **kwargs)
     _may_block("go(blocking, fn, ...)")
+    return _elsewhere(fn, args, kwargs)
+
+
+def offload[**P, T](fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    """As `blocking`, for patched functions: where that is refused, in coroutines, `fn` is simply called."""
+    if not _can_park():
+        return fn(*args, **kwargs)
+    try:
+        _may_block("go(blocking, fn, ...)")
+    except RuntimeError:
+        return fn(*args, **kwargs)
+    return _elsewhere(fn, args, kwargs)
+
+
+def _elsewhere[T](fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]) -> T:
     bubble = _bubble()
     if bubble is not None and bubble.explores:
         raise RuntimeError("blocking in an explored function: what it does on its thread cannot be chosen")

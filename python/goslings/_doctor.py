@@ -86,6 +86,8 @@ def main(modules: Sequence[str] = (), *, as_json: bool = False) -> int:
         "environment": {name: os.environ[name] for name in VARIABLES if name in os.environ},
         "imports": [_imported(module, problems) for module in modules],
     }
+    healthy = [imported["module"] for imported in findings["imports"] if imported["failure"] is None]
+    findings["patch"] = _patch(healthy, problems)
     findings["problems"] = [problem._asdict() for problem in problems]
     print(json.dumps(findings, indent=2) if as_json else _text(findings))
     return 1 if problems else 0
@@ -185,6 +187,54 @@ def _imported(module: str, problems: list[Problem]) -> dict[str, Any]:
     elif outcome.enabled_by is not None:
         problems.append(_gil_problem(outcome.enabled_by))
     return {"module": module, **outcome._asdict()}
+
+
+PATCH_AFTER_IMPORTS = """\
+import dataclasses, importlib, json, os, sys
+pipe, path, names = int(sys.argv[1]), json.loads(sys.argv[2]), sys.argv[3:]
+sys.path[:] = path
+for name in names:
+    try:
+        importlib.import_module(name)
+    except BaseException:
+        pass
+import goslings
+os.write(pipe, json.dumps(dataclasses.asdict(goslings.patch())).encode())
+os._exit(0)
+"""
+"""Run by an interpreter of its own."""
+
+
+def _patch(modules: Sequence[str], problems: list[Problem]) -> dict[str, Any]:
+    """What `goslings.patch` would do, called after these modules were imported."""
+    report = _run_child(PATCH_AFTER_IMPORTS, modules)
+    if report is None:
+        problems.append(Problem("goslings.patch() fails in a fresh interpreter", "please report this"))
+        return {"patched": {}, "too_early": [], "not_patched": {}}
+    found: dict[str, Any] = {key: report[key] for key in ("patched", "too_early", "not_patched")}
+    return found
+
+
+def _run_child(code: str, modules: Sequence[str]) -> Any:
+    """What this program writes into the pipe that it is given, from JSON; None if that is nothing."""
+    reading, writing = os.pipe()
+    with open(reading, "rb") as answers:
+        try:
+            subprocess.run(
+                [sys.executable, "-c", code, str(writing), json.dumps(sys.path), *modules],
+                pass_fds=[writing],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                timeout=IMPORT_SECONDS,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            return None
+        finally:
+            os.close(writing)
+        said = answers.read()
+    return json.loads(said) if said else None
 
 
 def _workers() -> dict[str, Any]:
@@ -292,6 +342,7 @@ def _text(findings: dict[str, Any]) -> str:
     variables = ", ".join(f"{name}={value}" for name, value in findings["environment"].items())
     rows.append(("environment", variables or f"none of {', '.join(VARIABLES)}"))
     rows += [("import", _import_text(imported)) for imported in findings["imports"]]
+    rows += _patch_rows(findings["patch"])
     if test["passed"]:
         rows.append(("self-test", f"{test['goroutines']} goroutines in {test['goroutines_ms']:.1f} ms"))
         rows.append(("", f"{test['round_trip_ns']} ns for a round trip over two unbuffered channels"))
@@ -305,6 +356,12 @@ def _text(findings: dict[str, Any]) -> str:
         if not python["free_threaded_build"]:
             lines[-1] += "; goroutines take turns on one core: a free-threaded build (python3.14t) runs them on all"
     return "\n".join(lines)
+
+
+def _patch_rows(patch: dict[str, Any]) -> list[tuple[str, str]]:
+    rows = [("patch()", f"changes {', '.join(patch['patched']) or 'nothing'}; `goslings run --patch` calls it")]
+    rows += [("", f"would come too early: {what}") for what in patch["too_early"]]
+    return rows
 
 
 def _stacks(kernel: dict[str, Any]) -> str:

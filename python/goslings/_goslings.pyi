@@ -56,6 +56,7 @@ __all__ = [
     "_set_slice_ms",
     "_set_warn_ms",
     "_stacks",
+    "_sleep_here",
     "_start",
     "_start_default",
     "_stats",
@@ -63,6 +64,7 @@ __all__ = [
     "_stm_stats",
     "_stop",
     "_unraisable",
+    "_wait_fd_here",
     "after",
     "after_func",
     "agosched",
@@ -1121,6 +1123,16 @@ class _Patched:
     def __new__(cls, original: Callable[..., Any], parked: Callable[..., Any]) -> Self: ...
     def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
     def __reduce__(self) -> str: ...
+
+def _sleep_here(seconds: float) -> None:
+    """As `sleep`, wherever it is called: in a coroutine that runs in a goroutine, too, which then holds up others
+    there.
+    """
+
+def _wait_fd_here(fd: int, write: bool, timeout: float | None = None) -> bool:
+    """As `wait_fd`, wherever it is called: in a coroutine that runs in a goroutine, too, which then holds up others
+    there.
+    """
 
 def _own_locals() -> None:
     """From now on goroutines that begin have thread-local data of their own."""

@@ -86,7 +86,7 @@ mod module {
         write_fd,
     };
     #[pymodule_export]
-    use crate::patched::{PyPatched, can_park};
+    use crate::patched::{PyPatched, can_park, sleep_here, wait_fd_here};
     #[pymodule_export]
     use crate::port::PyPort;
     #[pymodule_export]

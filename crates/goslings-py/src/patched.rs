@@ -1,6 +1,11 @@
 //! `_Patched`: a function of the standard library that does something else in goroutines.
 
+use crate::bubble::{On, operation};
+use crate::errors;
 use crate::host;
+use crate::timeout::{from_seconds, wait};
+use goslings::WaitError;
+use goslings::net::{self, Direction, NetError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
 
@@ -63,5 +68,31 @@ impl PyPatched {
     fn __traverse__(&self, visit: pyo3::PyVisit<'_>) -> Result<(), pyo3::PyTraverseError> {
         visit.call(&self.original)?;
         visit.call(&self.parked)
+    }
+}
+
+/// As `sleep`, wherever it is called: in a coroutine that runs in a goroutine, too, which then holds up others there.
+#[pyfunction]
+#[pyo3(name = "_sleep_here")]
+pub(crate) fn sleep_here(py: Python<'_>, seconds: f64) -> PyResult<()> {
+    operation(py, "time.sleep", On::Nothing)?;
+    goslings::sleep(from_seconds(seconds)).map_err(|error| errors::sleep(py, error))
+}
+
+/// As `wait_fd`, wherever it is called: in a coroutine that runs in a goroutine, too, which then holds up others there.
+#[pyfunction]
+#[pyo3(name = "_wait_fd_here", signature = (fd, write, timeout = None))]
+pub(crate) fn wait_fd_here(
+    py: Python<'_>,
+    fd: i32,
+    write: bool,
+    timeout: Option<&Bound<'_, PyAny>>,
+) -> PyResult<bool> {
+    operation(py, "wait_fd", On::Anything)?;
+    let direction = if write { Direction::Write } else { Direction::Read };
+    match net::ready(fd, direction, wait(timeout)?) {
+        Ok(()) => Ok(true),
+        Err(NetError::Wait(WaitError::TimedOut)) => Ok(false),
+        Err(error) => Err(errors::net(py, error)),
     }
 }

@@ -18,6 +18,9 @@ __all__ = ["patch", "state"]
 _OURS = ("goslings", "importlib", "_frozen_importlib", "_frozen_importlib_external")
 """Modules that keep the originals: the runtime needs real threads and locks, and imports have locks of their own."""
 
+_HARMLESS = {"subprocess._del_safe"}
+"""What keeps originals, and does not wait."""
+
 _lock = Mutex()
 _done: dict[str, Unit] = {}
 _followed: list[str] = []
@@ -86,13 +89,16 @@ def _follow(changes: list[Change]) -> None:
     owners = {(id(change.owner), change.name) for change in changes}
     for module_name, module in _modules():
         for name, value in list(vars(module).items()):
+            if f"{module_name}.{name}" in _HARMLESS:
+                continue
             if id(value) in by_id:
                 change = by_id[id(value)]
                 if (id(module), name) in owners:
                     continue
                 if name.lstrip("_") in names[id(value)]:
                     setattr(module, name, change.new)
-                    _followed.append(f"{module_name}.{name}")
+                    if module_name not in sys.builtin_module_names:  # which have the same functions under names in C
+                        _followed.append(f"{module_name}.{name}")
                 else:  # under a name of its own: perhaps somebody wants to keep it
                     _early.append(f"{module_name}.{name} is {change.label}")
             elif isinstance(value, type) and value.__module__ == module_name:

@@ -16,7 +16,7 @@ from typing import Any
 
 from goslings._goslings import _can_park, _Patched
 
-__all__ = ["Change", "Unit", "call", "method", "swap"]
+__all__ = ["Change", "Unit", "call", "everywhere", "method", "swap"]
 
 _ABSENT = object()
 
@@ -75,6 +75,16 @@ def call(owner: types.ModuleType, name: str, parked: Callable[..., Any]) -> Chan
     """
     original = getattr(owner, name)
     return Change(owner, name, original, _Patched(original, parked))
+
+
+def everywhere(owner: types.ModuleType, name: str, new: Callable[..., Any]) -> Change:
+    """A function of a module, for which `new` is called on threads, too."""
+    original = getattr(owner, name)
+    patched = _Patched(new, new)
+    for attribute in ("__name__", "__qualname__", "__doc__", "__module__"):
+        setattr(patched, attribute, getattr(original, attribute))
+    vars(patched)["__wrapped__"] = original
+    return Change(owner, name, original, patched)
 
 
 def method(owner: type, name: str, parked: Callable[..., Any]) -> Change:

@@ -88,9 +88,9 @@ def exchange_all() -> list[str]:
     seen: set[int] = set()
     for where, holder, names in _holders():
         for name, old in list(names.items()):
-            if not is_real(old) or id(old) in seen:
+            if not is_real(old):
                 continue
-            if sys.getrefcount(old) <= alone + isinstance(holder, type) and is_free(old):
+            if id(old) not in seen and sys.getrefcount(old) <= alone + isinstance(holder, type) and is_free(old):
                 setattr(holder, name, new_for(old))
                 continue
             seen.add(id(old))

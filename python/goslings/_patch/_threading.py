@@ -9,18 +9,20 @@ from __future__ import annotations
 
 import _thread
 import contextvars
+import errno
 import os
 import sys
 import threading
+import traceback
 from collections.abc import Callable
 from typing import Any
 
-from goslings._blocking import blocking
+from goslings._blocking import offload
 from goslings._goslings import Goroutine, _can_park, _can_preempt, _own_locals, _unraisable, current, get_ident, go
 from goslings._goslings import RLock as RLock
 from goslings._goslings import lock as Lock
 from goslings._patch import _locks
-from goslings._patch._change import Change, Unit, method, swap
+from goslings._patch._change import Change, Unit, call, method, swap
 from goslings._threads import HANDLE, are_everywhere
 
 __all__ = ["unit"]
@@ -34,7 +36,9 @@ _start_new = _thread.start_new_thread
 _shutdown = _private_c._shutdown
 _count = _thread._count
 _make_handle = _private_c._make_thread_handle
+_excepthook = threading.excepthook
 _set_name = getattr(_thread, "set_name", None)
+_real_ident = _thread.get_ident
 _RealHandle = _thread._ThreadHandle
 
 _living: set[ThreadHandle] = set()
@@ -45,6 +49,21 @@ def _as_goroutine() -> bool:
     return _can_park() or are_everywhere()
 
 
+def thread_of(ident: int) -> int:
+    """The number that the system knows the thread by on which `get_ident` says `ident`.
+
+    Raises ProcessLookupError for a goroutine of which that is not known.
+    """
+    if ident % 2 == 0:
+        return ident
+    if ident == get_ident():
+        return _real_ident()
+    for handle in list(_living):
+        if handle.ident == ident and handle.worker:
+            return handle.worker
+    raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH))
+
+
 def ident_of(goroutine: Goroutine[Any]) -> int:
     """What `get_ident` says in it."""
     return 2 * goroutine.id + 1
@@ -53,7 +72,7 @@ def ident_of(goroutine: Goroutine[Any]) -> int:
 class ThreadHandle:
     """As `_thread._ThreadHandle`: what a Thread waits for, be it a goroutine or a thread of the system."""
 
-    __slots__ = ("__weakref__", "_begun", "_ended", "_ident", "_is_done", "_real", "daemon")
+    __slots__ = ("__weakref__", "_begun", "_ended", "_ident", "_is_done", "_real", "daemon", "worker")
 
     def __init__(self) -> None:
         self._begun = Lock()  # locked by who starts it
@@ -62,6 +81,8 @@ class ThreadHandle:
         self._is_done = False
         self._real: Any = None
         self.daemon = True
+        self.worker = 0
+        """The thread of the system that the goroutine runs on, by its own number; 0: not known."""
 
     @property
     def ident(self) -> int:
@@ -91,6 +112,7 @@ class ThreadHandle:
 
     def _run(self, function: Callable[[], object]) -> None:
         self._ident = get_ident()
+        self.worker = _real_ident()
         _run(function)
 
     def _end(self, _goroutine: Goroutine[Any] | None = None) -> None:
@@ -115,7 +137,7 @@ class ThreadHandle:
         """Waits for its end."""
         if self._real is not None:
             if _can_park() and not self._real.is_done():
-                blocking(self._real.join, timeout)
+                offload(self._real.join, timeout)
             else:
                 self._real.join(timeout)
             return
@@ -202,6 +224,16 @@ def make_thread_handle(ident: int) -> Any:
     return ThreadHandle().adopt_goroutine(ident)
 
 
+def excepthook(args: Any, /) -> None:
+    """As `threading.excepthook`; without a Thread it tells the goroutine's number, not that of its worker's thread."""
+    if args.thread is not None or args.exc_type is SystemExit or sys.stderr is None:
+        _excepthook(args)
+        return
+    text = "".join(traceback.format_exception(args.exc_type, args.exc_value, args.exc_traceback))
+    sys.stderr.write(f"Exception in thread {get_ident()}:\n{text}")
+    sys.stderr.flush()
+
+
 def count() -> int:
     """As `_thread._count`."""
     return _count() + len(_living)
@@ -236,8 +268,21 @@ def dummy_init(self: Any) -> None:
 _dummy_init = threading._DummyThread.__init__
 
 
+_main_ident = _private_c._get_main_thread_ident
+_pid = os.getpid()
+"""Of this process, once its modules know that it was forked."""
+
+
+def main_thread_ident() -> int:
+    """As `_thread._get_main_thread_ident`. While a forked child is being set up, a goroutine still has its own."""
+    ident: int = _main_ident()
+    return ident if os.getpid() == _pid else get_ident()
+
+
 def _after_fork_in_child() -> None:
     """The child has one thread. If a goroutine has forked, it is the main thread now, and is called so."""
+    global _pid
+    _pid = os.getpid()
     for handle in list(_living):
         handle.forget()
     _living.clear()
@@ -294,10 +339,13 @@ def unit() -> Unit:
         "_ThreadHandle": ThreadHandle,
         "_make_thread_handle": make_thread_handle,
         "_thread_shutdown": shutdown,
+        "_get_main_thread_ident": main_thread_ident,
         "_set_name": set_name,
     }.items():
         if getattr(threading, name, None) is not None:
             changes.append(swap(threading, name, new))
+    hook = call(threading, "excepthook", excepthook)
+    changes += [hook, swap(threading, "__excepthook__", hook.new)]
     changes.append(method(threading._DummyThread, "__init__", dummy_init))
     return Unit(
         "threading",

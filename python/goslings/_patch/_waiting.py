@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from time import monotonic
 
-from goslings._goslings import sleep, wait_fd
+from goslings._goslings import _sleep_here as sleep
+from goslings._goslings import _wait_fd_here as wait_fd
 
 __all__ = ["Deadline"]
 
