@@ -70,6 +70,7 @@ __all__ = [
     "agosched",
     "aselect",
     "asleep",
+    "await_fd",
     "atomically",
     "chan",
     "closing_fd",
@@ -1039,6 +1040,9 @@ def write_fd(fd: int, data: Buffer, timeout: float | None = None) -> int:
     """Writes `data` to a pipe, a terminal or the like; returns how many bytes were written: all, unless the descriptor
     is one that does not block. Waits as `sock_recv` does whenever there is no room, at most `timeout` seconds in all.
     """
+
+def await_fd(fd: int, write: bool, timeout: float | None = None) -> Awaitable[bool]:
+    """await_fd(fd, write, timeout=None): as `wait_fd`, awaited."""
 
 def closing_fd(fd: int) -> None:
     """Tells that `fd` is about to be closed. Whoever waits for it fails with OSError (EBADF). Never blocks."""

@@ -82,8 +82,8 @@ mod module {
     use crate::mutex::PyMutex;
     #[pymodule_export]
     use crate::net::{
-        closing_fd, read_fd, sock_accept, sock_recv, sock_recv_into, sock_send, sock_sendall, wait_fd,
-        write_fd,
+        await_fd, closing_fd, read_fd, sock_accept, sock_recv, sock_recv_into, sock_send, sock_sendall,
+        wait_fd, write_fd,
     };
     #[pymodule_export]
     use crate::patched::{PyPatched, can_park, sleep_here, wait_fd_here};

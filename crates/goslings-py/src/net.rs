@@ -2,16 +2,17 @@
 //!
 //! Each call tries first, without waiting (`MSG_DONTWAIT`), and waits only if there is nothing: the goroutine parks.
 
+use crate::awaitable::{Awaitable, undo_nothing};
 use crate::bubble::{On, operation};
 use crate::bytes::{LARGE, View, receive, size};
 use crate::errors;
 use crate::host::{detached, may_block};
 use crate::timeout::{from_seconds, seconds, wait};
 use goslings::net::{self, Address, Direction, NetError};
-use goslings::{Wait, WaitError};
+use goslings::{Wait, WaitError, polled};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyString};
+use pyo3::types::{PyBool, PyBytes, PyString};
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::IntoRawFd;
@@ -41,6 +42,25 @@ pub(crate) fn wait_fd(
         Err(NetError::Wait(WaitError::TimedOut)) => Ok(false),
         Err(error) => Err(errors::net(py, error)),
     }
+}
+
+/// await_fd(fd, write, timeout=None): as `wait_fd`, awaited.
+#[pyfunction]
+#[pyo3(signature = (fd, write, timeout = None))]
+pub(crate) fn await_fd(fd: i32, write: bool, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Awaitable> {
+    let wait = wait(timeout)?;
+    Ok(Awaitable::call(
+        move |caller| polled::ready(fd, direction(write), wait, caller),
+        |py, result| match result {
+            Ok(()) => Ok(PyBool::new(py, true).to_owned().into_any().unbind()),
+            Err(NetError::Wait(WaitError::TimedOut)) => {
+                Ok(PyBool::new(py, false).to_owned().into_any().unbind())
+            }
+            Err(error) => Err(errors::net(py, error)),
+        },
+        undo_nothing,
+    )
+    .about("await_fd", On::Anything))
 }
 
 /// Tells that `fd` is about to be closed. Whoever waits for it fails with OSError (EBADF). Never blocks.

@@ -1,4 +1,4 @@
-"""A WSGI server: Flask, Django and whatever else speaks WSGI, a goroutine for each connection, on all cores.
+"""A WSGI server: Flask, Django and whatever else speaks WSGI, in goroutines on all cores.
 
     from goslings.wsgi import serve
     serve(app, bind=("127.0.0.1:8000",))

@@ -19,8 +19,8 @@ from ._options import Options
 __all__ = ["main"]
 
 _DESCRIPTION = """\
-Serves a WSGI application: Flask, Django, or any other. Each connection has a goroutine, on as many workers as there are
-CPUs (one, on an interpreter with a GIL). The standard library is patched first, so that a handler that waits for a
+Serves a WSGI application: Flask, Django, or any other. Requests are answered by goroutines, on as many workers as there
+are CPUs (one, on an interpreter with a GIL). The standard library is patched first, so that a handler that waits for a
 database or another server parks, and holds nobody up.
 
 APP is module:name, where the name may have dots; module alone means module:app or module:application, and

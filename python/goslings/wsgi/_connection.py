@@ -2,8 +2,12 @@
 
 **Invariants**
 
-* One goroutine reads, calls the application and writes. What the server does from outside is `cut` and `end_reads`.
+* One goroutine at a time reads, calls the application and writes. What the server does from outside is `cut` and
+  `end_reads`.
 * `idle` is True only while nothing of a request has come: then `end_reads` loses nothing.
+* A goroutine with a stack stays on its worker. So when nothing comes for a moment, and now and then in any case, it
+  ends, and one without a stack waits for the next request: what that starts goes to whichever worker is free. Else
+  connections would be for ever where they began, however busy that worker is.
 * After an error in what was received the connection is closed: nobody knows where the next request begins.
 """
 
@@ -14,8 +18,8 @@ from io import BytesIO
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from goslings import Goroutine
-from goslings._goslings import _HttpReader
+from goslings import Goroutine, go
+from goslings._goslings import _HttpReader, await_fd
 
 from ._body import Body, Refused
 from ._response import Response, plain
@@ -29,6 +33,10 @@ __all__ = ["Connection"]
 _log = logging.getLogger("goslings.wsgi")
 
 _RECEIVE = 16 * 1024
+_STAY_SECONDS = 0.05
+"""So long a goroutine with a stack waits for the next request."""
+_STAY_REQUESTS = 32
+"""After so many requests it goes to whichever worker is free."""
 _REASONS = {
     400: "400 Bad Request",
     408: "408 Request Timeout",
@@ -40,14 +48,21 @@ _REASONS = {
     505: "505 HTTP Version Not Supported",
 }
 
+_AT_ONCE = 1e-6
+"""Seconds; 0 would raise BlockingIOError."""
+
 type Head = tuple[dict[str, Any], int, bool, bool]
+
+
+class _Nothing(Exception):
+    """Nothing of the next request has come."""
 
 
 class Connection:
     """Serves one client."""
 
     __slots__ = (
-        *("_app", "_base", "_log", "_options", "_reader", "_server", "_transport"),
+        *("_app", "_base", "_fd", "_log", "_options", "_reader", "_seconds", "_server", "_transport"),
         *("cut", "end_reads", "goroutine", "idle"),
     )
 
@@ -58,6 +73,8 @@ class Connection:
         self._log = server.log
         self._options = options
         self._transport = transport
+        self._fd = transport.fileno()
+        self._seconds = options.header_timeout  # until something of the next request comes
         self._base = base  # of every request's environ
         self._reader = _HttpReader(options.header_limit, options.line_limit, options.header_count, options.body_limit)
         self.cut = transport.cut
@@ -66,27 +83,55 @@ class Connection:
         self.goroutine: Goroutine[None] | None = None
 
     def serve(self) -> None:
-        """Serves until the end of the connection, and closes it."""
-        transport, seconds = self._transport, self._options.header_timeout
+        """Serves until there is nothing to read, or the connection is at its end, and closed."""
+        transport, turn, stay = self._transport, 0, _AT_ONCE
+        waits = False
         try:
-            while (head := self._next(seconds)) is not None:
+            while (head := self._next(stay)) is not None:
                 if not self._answer(*head):
                     if not self._reader.ended or self._reader.pending:
                         transport.linger()
                     break
-                seconds = self._options.keep_alive
+                self._seconds = self._options.keep_alive
+                turn += 1
+                stay = min(_STAY_SECONDS, self._seconds) if turn % _STAY_REQUESTS else _AT_ONCE
+        except _Nothing:
+            waits = True
         except Refused as refused:
             self._refuse(refused)
         except TimeoutError:
             transport.reset()  # it does not read: what it was sent need not be kept for it
         except OSError:
             pass  # it has gone: there is nobody to tell
+        except Exception:
+            _log.exception("a connection failed: please report this")
         finally:
-            self.idle = False
-            transport.close()
+            if not waits:
+                self.end()
+        if waits:
+            self.goroutine = go(self._wait)
 
-    def _next(self, seconds: float) -> Head | None:
-        """The next request, whose first byte comes within `seconds`; None if none comes."""
+    def end(self) -> None:
+        """Closes it."""
+        self.idle = False
+        self._transport.close()
+        self._server.ended(self)
+
+    async def _wait(self) -> None:
+        """Waits for the next request, or for the first."""
+        ready = False
+        try:
+            ready = await await_fd(self._fd, False, self._seconds)
+        except OSError:
+            pass  # was closed
+        finally:
+            if not ready:
+                self.end()
+        if ready:
+            self.goroutine = go(self.serve)
+
+    def _next(self, stay: float) -> Head | None:
+        """The next request; None if there is none. Raises _Nothing if nothing of it comes within `stay` seconds."""
         reader, transport = self._reader, self._transport
         try:
             if reader.pending:
@@ -96,9 +141,9 @@ class Connection:
                 if self._server.stopping:
                     transport.end_reads()
                 try:
-                    data = transport.recv(_RECEIVE, seconds)
+                    data = transport.recv(_RECEIVE, stay)
                 except TimeoutError:
-                    return None
+                    raise _Nothing from None
                 self.idle = False
                 if not data:
                     return None
@@ -115,7 +160,7 @@ class Connection:
         head = None
         while head is None:
             try:
-                data = self._transport.recv(_RECEIVE, max(0.0, end - monotonic()))
+                data = self._transport.recv(_RECEIVE, max(_AT_ONCE, end - monotonic()))
             except TimeoutError:
                 raise Refused(408, "the headers did not come in time") from None
             if not data:

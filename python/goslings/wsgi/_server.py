@@ -1,4 +1,4 @@
-"""The server: accepts connections, gives each a goroutine, and stops without losing a request."""
+"""The server: accepts connections, starts goroutines for them, and stops without losing a request."""
 
 from __future__ import annotations
 
@@ -30,6 +30,8 @@ _SCARCE = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 _BACK_OFF_FIRST, _BACK_OFF_MOST = 0.01, 0.5
 _LOOK = 0.02
 """While connections end: seconds between two looks."""
+_CUT_SECONDS = 1.0
+"""For goroutines whose connections were cut."""
 
 
 class Server:
@@ -100,11 +102,11 @@ class Server:
 
     def _cut(self) -> None:
         """Cuts what connections are left, and waits a moment for their goroutines."""
-        end = monotonic() + 1.0
-        while self._connections and monotonic() < end:
+        begin = monotonic()
+        while self._connections and (passed := monotonic() - begin) < _CUT_SECONDS:
             for connection in list(self._connections):
                 connection.cut()
-                if connection.goroutine is not None:
+                if passed > _CUT_SECONDS / 4 and connection.goroutine is not None:
                     connection.goroutine.cancel("the server stops")
             sleep(_LOOK)
 
@@ -175,17 +177,13 @@ class Server:
             transport = Tls(transport, self._tls)
         connection = Connection(self, transport, base)
         self._connections[connection] = None
-        connection.goroutine = go(self._serve, connection)
+        connection.goroutine = go(connection.serve)
 
-    def _serve(self, connection: Connection) -> None:
-        try:
-            connection.serve()
-        except Exception:
-            _log.exception("a connection failed: please report this")
-        finally:
-            del self._connections[connection]
-            if not self._room.is_set():
-                self._room.set()
+    def ended(self, connection: Connection) -> None:
+        """Called by a connection that was closed."""
+        del self._connections[connection]
+        if not self._room.is_set():
+            self._room.set()
 
 
 class _Errors:

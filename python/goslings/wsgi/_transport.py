@@ -22,12 +22,15 @@ _LINGER_BYTES = 256 * 1024
 _SEND_MOST = 1 << 20
 _AT_ONCE = 1e-6
 """Instead of a timeout of 0, which raises BlockingIOError."""
+_HANDSHAKE = 10.0
+"""Seconds for what TLS has to say of itself."""
 _RECORD = 16 * 1024
 
 
 class Transport(Protocol):
-    """The seam between the server and the network."""
+    """The seam between the server and the network. `seconds` are positive."""
 
+    def fileno(self) -> int: ...
     def recv(self, most: int, seconds: float) -> bytes: ...
     def sendall(self, data: bytes, seconds: float) -> None: ...
     def sendfile(self, fd: int, offset: int, count: int, seconds: float) -> bool: ...
@@ -48,9 +51,12 @@ class Plain:
         self._sock = sock
         self._fd = sock.fileno()
 
+    def fileno(self) -> int:
+        return self._fd
+
     def recv(self, most: int, seconds: float) -> bytes:
         """Bytes as they come; b"" at the end."""
-        return sock_recv(self._fd, most, 0, seconds or _AT_ONCE)
+        return sock_recv(self._fd, most, 0, seconds)
 
     def sendall(self, data: bytes, seconds: float) -> None:
         """Sends everything; `seconds` is for each part that the client takes."""
@@ -115,6 +121,9 @@ class Tls:
         self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._in, self._out, server_side=True)
 
+    def fileno(self) -> int:
+        return self._below.fileno()
+
     def recv(self, most: int, seconds: float) -> bytes:
         """Bytes as they come; b"" at the end."""
         end = monotonic() + seconds
@@ -122,8 +131,8 @@ class Tls:
             try:
                 data = self._tls.read(most)
             except ssl.SSLWantReadError:
-                self._flush(seconds)
-                received = self._below.recv(_RECORD, max(0.0, end - monotonic()))
+                self._flush(seconds or _HANDSHAKE)
+                received = self._below.recv(_RECORD, max(_AT_ONCE, end - monotonic()))
                 if received:
                     self._in.write(received)
                 else:
@@ -132,10 +141,10 @@ class Tls:
                 return b""
             except ssl.SSLError:
                 with suppress(OSError):
-                    self._flush(seconds)  # the alert
+                    self._flush(_HANDSHAKE)  # the alert
                 raise
             else:
-                self._flush(seconds)
+                self._flush(seconds or _HANDSHAKE)
                 return data
 
     def sendall(self, data: bytes, seconds: float) -> None:
