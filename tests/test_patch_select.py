@@ -128,6 +128,14 @@ for made, unit in polls():
         assert made.closed
         raises(ValueError, made.fileno)
 
+made = select.poll()
+made.register(a, select.POLLIN)
+waiter = go(made.poll)
+waits(waiter)
+assert "concurrent" in str(raises(RuntimeError, go(made.poll).result, 60))
+b.send(b"x")
+assert waiter.result(60) == [(a.fileno(), select.POLLIN)]
+
 with select.epoll() as closed:
     pass
 assert closed.closed

@@ -15,7 +15,7 @@ import select
 from collections.abc import Iterable, Mapping
 from typing import Any, Self
 
-from goslings._goslings import _can_park, closing_fd
+from goslings._goslings import Mutex, _can_park, closing_fd
 from goslings._patch._change import Unit, call, swap
 from goslings._patch._waiting import Deadline
 
@@ -85,10 +85,11 @@ def _list(files: Any) -> Any:
 class _Poll:
     """As what `select.poll` makes."""
 
-    __slots__ = ("__weakref__", "_masks", "_poll")
+    __slots__ = ("__weakref__", "_busy", "_masks", "_poll")
 
     _poll: Any
     _masks: dict[int, int]
+    _busy: Mutex
 
     def __new__(cls) -> Self:
         raise TypeError("cannot create 'select.poll' instances")
@@ -113,7 +114,14 @@ class _Poll:
         milliseconds = timeout is None or (isinstance(timeout, int | float) and timeout < _MILLISECONDS_MAX)
         if timeout == 0 or not milliseconds or not _can_park():
             return self._poll.poll(timeout)
-        deadline = Deadline(None if timeout is None or timeout < 0 else timeout / 1000)
+        if not self._busy.try_lock():
+            raise RuntimeError("concurrent poll() invocation")
+        try:
+            return self._park(Deadline(None if timeout is None or timeout < 0 else timeout / 1000))
+        finally:
+            self._busy.unlock()
+
+    def _park(self, deadline: Deadline) -> Any:
         while True:
             ready = self._poll.poll(0)
             # Bits that poll alone knows, such as that of a bad descriptor, it has just reported.
@@ -134,7 +142,7 @@ class _MakePoll:
     def __call__(self) -> _Poll:
         """Returns a new poll object."""
         made = object.__new__(_Poll)
-        made._poll, made._masks = _poll(), {}
+        made._poll, made._masks, made._busy = _poll(), {}, Mutex()
         return made
 
 
