@@ -18,8 +18,12 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
-import servers
+TOOLS = str(Path(__file__).resolve().parent.parent / "tools")
+sys.path.insert(0, TOOLS)
+try:
+    import servers
+finally:  # there is a `test` there that is not the interpreter's
+    sys.path[:] = [path for path in sys.path if path != TOOLS]
 
 SECONDS = 60.0
 """How long a server may take to answer."""

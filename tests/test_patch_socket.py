@@ -508,3 +508,32 @@ signal.setitimer(signal.ITIMER_REAL, 0.1)
 raises(Stop, a.recv, 10)
 """
     )
+
+
+def test_a_coroutine_blocks_as_ever() -> None:
+    check_child(
+        BEGIN
+        + """
+import asyncio
+goslings.gomaxprocs(2)
+a, b = socket.socketpair()
+a.settimeout(60)
+
+async def blocks():
+    sender = threading.Thread(target=b.sendall, args=(b"hello",))
+    sender.start()
+    assert a.recv(100) == b"hello"  # holds up the loop, as it does on a thread
+    into = bytearray(10)
+    b.send(b"again")
+    assert a.recv_into(into) == 5
+    a.sendall(b"x")
+    assert a.send(b"y") == 1
+    assert b.recvfrom(1)[0] == b"x"
+    assert select.select([b], [], [], 60) == ([b], [], [])
+    assert socket.gethostbyname("localhost") == "127.0.0.1"
+    await asyncio.sleep(0.001)
+    return "done"
+
+assert go(asyncio.run, blocks()).result(60) == "done"
+"""
+    )

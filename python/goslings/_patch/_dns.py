@@ -6,7 +6,7 @@ import _socket
 from collections.abc import Callable
 from typing import Any
 
-from goslings._blocking import blocking
+from goslings._blocking import offload as blocking
 from goslings._goslings import _Patched
 
 __all__ = ["FUNCTIONS", "resolved"]

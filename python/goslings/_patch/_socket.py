@@ -1,7 +1,8 @@
 """`socket`: the methods of the class `socket.socket`, which sockets that exist follow, as do those of TLS.
 
 A method tries without waiting, waits for the descriptor, and tries again, until its timeout is over. What it tries is
-the method written in C, so that arguments, answers and errors are its own. Three things keep that from waiting:
+the method written in C, so that arguments, answers and errors are its own; `recv`, `recv_into`, `send` and `sendall`,
+which are called most, have all that in one native call. Three things keep the attempt from waiting:
 
 * MSG_DONTWAIT, which all the calls that transfer data take.
 * A twin: to a socket with a timeout, C waits by itself, before it looks. So the call is made on a second socket object
@@ -23,8 +24,8 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
-from goslings._blocking import blocking
-from goslings._goslings import _can_park, closing_fd
+from goslings._blocking import offload as blocking
+from goslings._goslings import _can_park, closing_fd, sock_recv, sock_recv_into, sock_send, sock_sendall
 from goslings._patch import _dns
 from goslings._patch._change import Change, Unit, swap
 from goslings._patch._waiting import Deadline
@@ -120,7 +121,13 @@ def recv(self: socket.socket, bufsize: int, flags: int = 0, /) -> Any:
         return _by_c(self, False, flags, _C.recv, bufsize, flags)
     if _waits_for_all(flags, timeout):
         return blocking(_C.recv, self, bufsize, flags)
-    return _retry(self, False, timeout, _C.recv, bufsize, flags | _DONTWAIT)
+    fd = _fileno(self)
+    if fd < 0 or not isinstance(bufsize, int) or bufsize <= 0:
+        return _C.recv(self, bufsize, flags)  # does not wait
+    try:
+        return sock_recv(fd, bufsize, flags, timeout)
+    except RuntimeError:  # it refuses in a coroutine
+        return _retry(self, False, timeout, _C.recv, bufsize, flags | _DONTWAIT)
 
 
 def recv_into(self: socket.socket, buffer: Any, nbytes: int = 0, flags: int = 0) -> Any:
@@ -129,7 +136,13 @@ def recv_into(self: socket.socket, buffer: Any, nbytes: int = 0, flags: int = 0)
         return _by_c(self, False, flags, _C.recv_into, buffer, nbytes, flags)
     if _waits_for_all(flags, timeout):
         return blocking(_C.recv_into, self, buffer, nbytes, flags)
-    return _retry(self, False, timeout, _C.recv_into, buffer, nbytes, flags | _DONTWAIT)
+    fd = _fileno(self)
+    if fd < 0 or not isinstance(nbytes, int) or nbytes < 0:
+        return _C.recv_into(self, buffer, nbytes, flags)  # does not wait
+    try:
+        return sock_recv_into(fd, buffer, nbytes, flags, timeout)
+    except RuntimeError:  # it refuses in a coroutine
+        return _retry(self, False, timeout, _C.recv_into, buffer, nbytes, flags | _DONTWAIT)
 
 
 def recvfrom(self: socket.socket, bufsize: int, flags: int = 0, /) -> Any:
@@ -176,35 +189,33 @@ def send(self: socket.socket, data: Any, flags: int = 0, /) -> Any:
     timeout = _limit(self)
     if isinstance(timeout, _NoWait):
         return _by_c(self, True, flags, _C.send, data, flags)
-    return _send(self, data, flags, Deadline(timeout))
-
-
-def _send(self: socket.socket, data: Any, flags: int, deadline: Deadline) -> int:
-    while True:
-        fd = _fileno(self)
-        try:
-            sent: int = _now(self, _C.send, data, flags | _DONTWAIT)
-            return sent
-        except BlockingIOError:
-            pass
-        if not deadline.ready(fd, True):
-            raise TimeoutError("timed out")
+    fd = _fileno(self)
+    if fd < 0:
+        return _C.send(self, data, flags)  # does not wait
+    try:
+        return sock_send(fd, data, flags, timeout)
+    except RuntimeError:  # it refuses in a coroutine
+        return _retry(self, True, timeout, _C.send, data, flags | _DONTWAIT)
 
 
 def sendall(self: socket.socket, data: Any, flags: int = 0, /) -> None:
     timeout = _limit(self)
     if isinstance(timeout, _NoWait):
         return _C.sendall(self, data, flags)
+    fd = _fileno(self)
+    if fd < 0:
+        return _C.sendall(self, data, flags)  # does not wait
+    try:
+        return sock_sendall(fd, data, flags, timeout)
+    except RuntimeError:  # it refuses in a coroutine
+        pass
     deadline = Deadline(timeout)
     with memoryview(data) as view, view.cast("B") as rest:
         sent = 0
-        while True:
+        while sent < len(rest):
             with rest[sent:] as part:
-                sent += _send(self, part, flags, deadline)
-            if sent >= len(rest):
-                return None
-            if deadline.left() == 0.0:
-                raise TimeoutError("timed out")
+                sent += _retry(self, True, deadline.left(), _C.send, part, flags | _DONTWAIT)
+    return None
 
 
 def sendto(self: socket.socket, data: Any, *args: Any) -> Any:
