@@ -37,23 +37,30 @@ fn book(bubble: &Bubble) -> Option<std::sync::MutexGuard<'_, Book>> {
 }
 
 /// To be called at the start of everything that others can notice: a step of an explored run, and the check that
-/// objects of a bubble stay in it. Raises RuntimeError if not.
+/// objects of a bubble stay in it, and that transactions touch nothing else. Raises RuntimeError if not.
 #[inline]
 pub(crate) fn operation(py: Python<'_>, label: &'static str, on: On) -> PyResult<()> {
-    let made = if let On::Made(made) | On::Mixed(made) = on { made } else { 0 };
-    if made != 0 || bubble::any() || stm::used() { begin(py, label, on).map(|_gives_way| ()) } else { Ok(()) }
+    awaited(py, label, on).map(|_gives_way| ())
 }
 
 /// The same for a call that is awaited: whether the goroutine is to give way before it.
 #[inline]
 pub(crate) fn awaited(py: Python<'_>, label: &'static str, on: On) -> PyResult<bool> {
+    if stm::used() {
+        stm::check(label)?;
+    }
+    step_of_transaction(py, label, on)
+}
+
+/// The same for what transactions are made of.
+#[inline]
+pub(crate) fn step_of_transaction(py: Python<'_>, label: &'static str, on: On) -> PyResult<bool> {
     let made = if let On::Made(made) | On::Mixed(made) = on { made } else { 0 };
-    if made != 0 || bubble::any() || stm::used() { begin(py, label, on) } else { Ok(false) }
+    if made != 0 || bubble::any() { begin(py, label, on) } else { Ok(false) }
 }
 
 #[cold]
 fn begin(py: Python<'_>, label: &'static str, on: On) -> PyResult<bool> {
-    stm::check(label)?;
     bubble::operation(label, on, |bubble| place(py, bubble)).map_err(|refused| match refused {
         Refused::Outside => PyRuntimeError::new_err(format!(
             "{label}: the object was made in a bubble of goslings.testing and is used outside it"

@@ -10,7 +10,7 @@
 //! * No Python code runs while a transaction is borrowed.
 
 use crate::awaitable::Awaitable;
-use crate::bubble::{On, operation};
+use crate::bubble::{On, step_of_transaction};
 use crate::errors::{self, TransactionConflict, TransactionRetry};
 use crate::host::{self, may_block};
 use goslings::polled;
@@ -169,7 +169,7 @@ pub(crate) fn check(label: &'static str) -> PyResult<()> {
 fn refuse(label: &'static str) -> PyResult<()> {
     const HARMLESS: [&str; 6] =
         ["len(chan)", "chan.closed", "Event.is_set", "Mutex.locked", "Goroutine.done", "testing.wait"];
-    if HARMLESS.contains(&label) || ["TVar.", "stm.", "AtomicInt."].iter().any(|own| label.starts_with(own)) {
+    if HARMLESS.contains(&label) || label.starts_with("AtomicInt.") {
         return Ok(());
     }
     Err(PyRuntimeError::new_err(format!(
@@ -272,7 +272,7 @@ impl<'a, 'py> Attempts<'a, 'py> {
         let mut result = call(self.function, self.args, self.kwargs);
         if let Ok(value) = &result {
             // A step of an explored run; may raise, as any call that a goroutine is cancelled in.
-            if let Err(error) = operation(value.py(), "stm.commit", On::Anything) {
+            if let Err(error) = step_of_transaction(value.py(), "stm.commit", On::Anything) {
                 result = Err(error);
             }
         }
@@ -440,7 +440,7 @@ impl TVar {
 
     /// The value: in a transaction, as that sees it; outside, as of now. Never blocks.
     fn get(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
-        operation(slf.py(), "TVar.get", On::Shared(slf.get().made))?;
+        step_of_transaction(slf.py(), "TVar.get", On::Shared(slf.get().made))?;
         TVar::read(slf)
     }
 
@@ -449,7 +449,7 @@ impl TVar {
     /// Blocks, outside, only while a transaction that has lost too often has its turn.
     #[pyo3(signature = (value, /))]
     fn set(slf: &Bound<'_, Self>, value: Py<PyAny>) -> PyResult<()> {
-        operation(slf.py(), "TVar.set", On::Shared(slf.get().made))?;
+        step_of_transaction(slf.py(), "TVar.set", On::Shared(slf.get().made))?;
         with_current(|running| running.map_or(Ok(()), Running::alive))?;
         TVar::write(slf, value)
     }
@@ -542,7 +542,7 @@ fn run<'py>(
                 attempts.lost = 0;
                 count(|counts| &counts.retries);
                 let made = common(&watch);
-                operation(py, "stm.retry", On::Shared(made))?;
+                step_of_transaction(py, "stm.retry", On::Shared(made))?;
                 waited(py, watch.wait(Wait::Forever))?;
                 false
             }
