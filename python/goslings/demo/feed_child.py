@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sqlite3
 import sys
 import time
@@ -109,6 +110,8 @@ def _main() -> int:
             raise KeyboardInterrupt  # the parent has gone
 
     try:
+        # Kept waiting by whoever started this, so that it does not strike in an import.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
         answer = _run(task, wait)
     except (FeedError, sqlite3.Error) as error:
         answer = {"error": str(error)}

@@ -9,8 +9,8 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -143,17 +143,28 @@ def _collect(child: _Child, run: Run) -> None:
     run.digest = answer["digest"]
 
 
+@contextmanager
+def _held_back(signum: signal.Signals) -> Iterator[None]:
+    """Keeps a signal waiting, also in processes that are started meanwhile, until they let it in themselves."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signum])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 class _Child:
     """A `feed_child` process, imported and waiting once constructed."""
 
     def __init__(self, plan: Plan, mode: str, feeds: Sequence[str], store: Path, bar: bool = False) -> None:
         self._mode = mode
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "goslings.demo.feed_child"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        with _held_back(signal.SIGINT):
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "goslings.demo.feed_child"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
         self.pid = self._process.pid
         task = {
             "mode": mode,
