@@ -1,4 +1,4 @@
-"""`goslings demo fib`: short requests beside long ones, for four ways to write the same server.
+"""`goslings demo fib`: short requests beside long ones, for five ways to write the same server.
 
 `fib_servers` has the servers; the one with goroutines is blocking socket code under `goslings.patch()`. Each runs in a
 process of its own, and `fib_client` in another asks it. Here they are started, and what came out is shown.
@@ -26,7 +26,7 @@ _DESCRIPTION = f"""\
 David Beazley's server, live: it answers each line with the Fibonacci number of the number in it. One connection asks
 for fib(1), alone at first, and then while another connection asks for fib({LONG}), which keeps a CPU busy. Measured are
 the short requests, in turn against a server with threads, one with threads and a pool of processes, one with asyncio,
-and one with goroutines: blocking socket code, with the standard library patched.
+one with goroutines: blocking socket code, with the standard library patched; and one with goroutines of `async def`.
 """
 
 _EPILOG = """\

@@ -1,4 +1,4 @@
-"""The four servers of `goslings demo fib`: a number per line in, its Fibonacci number per line out.
+"""The servers of `goslings demo fib`: a number per line in, its Fibonacci number per line out.
 
 `python -m goslings.demo.fib_servers NAME` serves on a free port of the loopback interface, prints the port, and ends
 when its standard input does. After David Beazley's talk "Python Concurrency From the Ground Up" (PyCon 2015): the
@@ -79,18 +79,38 @@ def goroutines(listener: socket.socket) -> None:
     go(accept).result()
 
 
+def coroutines(listener: socket.socket) -> None:
+    """A goroutine without a stack for each client, which computes, too: any worker goes on with it."""
+    from goslings import go, net
+
+    async def answer_async(conn: net.Conn) -> None:
+        with conn:
+            while data := await conn.arecv(100):
+                for line in data.splitlines():
+                    await conn.asend(b"%d\n" % fib(int(line)))
+
+    def accept() -> None:
+        while True:
+            client, _ = listener.accept()
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            go(answer_async, net.Conn(client.detach()))
+
+    go(accept).result()
+
+
 SERVERS: dict[str, Callable[[socket.socket], None]] = {
     "threads": threads,
     "threads+processes": processes,
     "asyncio": event_loop,
     "goslings": goroutines,
+    "goslings-async": coroutines,
 }
 
 
 def main(name: str) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     parent = sys.stdin
-    if name == "goslings":
+    if name.startswith("goslings"):
         import goslings
 
         goslings.patch()
