@@ -1,6 +1,6 @@
 //! Goroutines and threads that wait for pipes and sockets.
 
-use super::{Direction, NetError, attempt, closing, is_ready, ready};
+use super::{Bytes, Direction, NetError, Owned, attempt, closing, is_ready, ready, recv};
 use crate::clock::Wait;
 use crate::sched::{self, spawn};
 use crate::task::{Job, Task};
@@ -342,4 +342,77 @@ fn bytes_go_round_in_a_ring_of_goroutines() {
     drop(start);
     let most = done.into_iter().map(|(_, seen)| seen.recv_timeout(LONG).expect("an end")).max();
     assert_eq!(most, Some(500));
+}
+
+#[test]
+fn what_is_ours_is_closed_when_the_last_call_is_over() {
+    let (one, other) = pair();
+    let (fd, owned) = (other.as_raw_fd(), Arc::new(Owned::new(OwnedFd::from(other))));
+    let calls: Vec<_> = (0..3)
+        .map(|_| {
+            let owned = Arc::clone(&owned);
+            let (task, answer) = go(move || {
+                owned.attempt(Direction::Read, || FOREVER, false, |fd| recv(fd, Bytes::of(&mut [0]), 0))
+            });
+            parked(&task, WaitReason::NetRead);
+            answer
+        })
+        .collect();
+    assert_eq!(owned.number(), Some(fd));
+    assert!(owned.close());
+    assert!(!owned.close());
+    for answer in calls {
+        assert_eq!(answer.recv_timeout(LONG), Ok(Err(NetError::Closed)));
+    }
+    assert_eq!(owned.number(), None);
+    assert_eq!(owned.with(|_| Ok(())), Err(NetError::Closed));
+    // The other side sees the end: the descriptor is gone.
+    assert_eq!(attempt(one.as_raw_fd(), Direction::Read, FOREVER, || (&one).read(&mut [0])), Ok(0));
+}
+
+#[test]
+fn calls_and_a_close_at_the_same_time_leave_nobody_waiting() {
+    for _ in 0..200 {
+        let (_one, other) = pair();
+        let owned = Arc::new(Owned::new(OwnedFd::from(other)));
+        let calls: Vec<_> = (0..3)
+            .map(|_| {
+                let owned = Arc::clone(&owned);
+                go(move || {
+                    owned.attempt(Direction::Read, || FOREVER, false, |fd| recv(fd, Bytes::of(&mut [0]), 0))
+                })
+                .1
+            })
+            .collect();
+        assert!(owned.close());
+        for answer in calls {
+            assert_eq!(answer.recv_timeout(LONG), Ok(Err(NetError::Closed)));
+        }
+    }
+}
+
+#[test]
+fn what_comes_while_nobody_waits_is_found_by_the_next_wait() {
+    let (mut one, other) = pair();
+    let owned = Arc::new(Owned::new(OwnedFd::from(other)));
+    let (go_on, waits) = channel::<()>();
+    let (tell, has_read) = channel();
+    let theirs = Arc::clone(&owned);
+    let (task, answer) = go(move || {
+        let read =
+            || theirs.attempt(Direction::Read, || FOREVER, true, |fd| recv(fd, Bytes::of(&mut [0; 9]), 0));
+        let first = read();
+        tell.send(()).expect("somebody waits");
+        // The worker does not look for descriptors meanwhile, and is not held for long.
+        waits.recv_timeout(LONG).expect("a word");
+        [first, read(), read()]
+    });
+    parked(&task, WaitReason::NetRead);
+    one.write_all(b"a").expect("room");
+    has_read.recv_timeout(LONG).expect("a word");
+    one.write_all(b"bc").expect("room");
+    go_on.send(()).expect("somebody waits");
+    parked(&task, WaitReason::NetRead);
+    drop(one);
+    assert_eq!(answer.recv_timeout(LONG), Ok([Ok(1), Ok(2), Ok(0)]));
 }
