@@ -429,6 +429,21 @@ with tempfile.TemporaryFile() as file:
 
     go(check).result(100)
 
+def dontwait():
+    a, b = socket.socketpair()
+    with a, b:
+        raises(BlockingIOError, a.recv, 1, socket.MSG_DONTWAIT)
+        raises(BlockingIOError, a.recv_into, bytearray(1), 1, socket.MSG_DONTWAIT)
+        raises(BlockingIOError, a.recvmsg, 1, 0, socket.MSG_DONTWAIT)
+        def fill(send):
+            while True:
+                send()
+        raises(BlockingIOError, fill, lambda: a.send(bytes(9999), socket.MSG_DONTWAIT))
+        raises(BlockingIOError, fill, lambda: a.sendmsg([bytes(9999)], [], socket.MSG_DONTWAIT))
+        raises(BlockingIOError, a.sendall, bytes(9999), socket.MSG_DONTWAIT)
+
+places(dontwait)
+
 def waitall():
     a, b = socket.socketpair()
     with a, b:

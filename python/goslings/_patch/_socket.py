@@ -60,12 +60,14 @@ def hidden_timeouts(sock: socket.socket) -> bool:
     return hidden_timeout in getattr(sock, "__dict__", ())
 
 
-def _limit(sock: socket.socket) -> float | None | _NoWait:
+def _limit(sock: socket.socket, flags: int = 0) -> float | None | _NoWait:
     """How long a call may wait here; or that it is C's affair."""
     if not _can_park() and not hidden_timeouts(sock):
         return _NO_WAIT
     timeout: float | None = sock.gettimeout()
-    return _NO_WAIT if timeout == 0 else timeout
+    if timeout == 0 or (timeout is None and flags & _DONTWAIT):
+        return _NO_WAIT
+    return timeout
 
 
 def _now(sock: socket.socket, call: Callable[..., Any], *args: Any) -> Any:
@@ -116,7 +118,7 @@ def _waits_for_all(flags: int, timeout: float | None) -> int:
 
 
 def recv(self: socket.socket, bufsize: int, flags: int = 0, /) -> Any:
-    timeout = _limit(self)
+    timeout = _limit(self, flags)
     if isinstance(timeout, _NoWait):
         return _by_c(self, False, flags, _C.recv, bufsize, flags)
     if _waits_for_all(flags, timeout):
@@ -131,7 +133,7 @@ def recv(self: socket.socket, bufsize: int, flags: int = 0, /) -> Any:
 
 
 def recv_into(self: socket.socket, buffer: Any, nbytes: int = 0, flags: int = 0) -> Any:
-    timeout = _limit(self)
+    timeout = _limit(self, flags)
     if isinstance(timeout, _NoWait):
         return _by_c(self, False, flags, _C.recv_into, buffer, nbytes, flags)
     if _waits_for_all(flags, timeout):
@@ -146,7 +148,7 @@ def recv_into(self: socket.socket, buffer: Any, nbytes: int = 0, flags: int = 0)
 
 
 def recvfrom(self: socket.socket, bufsize: int, flags: int = 0, /) -> Any:
-    timeout = _limit(self)
+    timeout = _limit(self, flags)
     if isinstance(timeout, _NoWait):
         return _by_c(self, False, flags, _C.recvfrom, bufsize, flags)
     if _waits_for_all(flags, timeout):
@@ -155,7 +157,7 @@ def recvfrom(self: socket.socket, bufsize: int, flags: int = 0, /) -> Any:
 
 
 def recvfrom_into(self: socket.socket, buffer: Any, nbytes: int = 0, flags: int = 0) -> Any:
-    timeout = _limit(self)
+    timeout = _limit(self, flags)
     if isinstance(timeout, _NoWait):
         return _by_c(self, False, flags, _C.recvfrom_into, buffer, nbytes, flags)
     if _waits_for_all(flags, timeout):
@@ -164,7 +166,7 @@ def recvfrom_into(self: socket.socket, buffer: Any, nbytes: int = 0, flags: int 
 
 
 def recvmsg(self: socket.socket, bufsize: int, ancbufsize: int = 0, flags: int = 0, /) -> Any:
-    timeout = _limit(self)
+    timeout = _limit(self, flags)
     if isinstance(timeout, _NoWait):
         return _by_c(self, False, flags, _C.recvmsg, bufsize, ancbufsize, flags)
     if _waits_for_all(flags, timeout):
@@ -173,7 +175,7 @@ def recvmsg(self: socket.socket, bufsize: int, ancbufsize: int = 0, flags: int =
 
 
 def recvmsg_into(self: socket.socket, buffers: Any, ancbufsize: int = 0, flags: int = 0, /) -> Any:
-    timeout = _limit(self)
+    timeout = _limit(self, flags)
     if isinstance(timeout, _NoWait):
         return _by_c(self, False, flags, _C.recvmsg_into, buffers, ancbufsize, flags)
     buffers = list(buffers)
@@ -186,7 +188,7 @@ def recvmsg_into(self: socket.socket, buffers: Any, ancbufsize: int = 0, flags: 
 
 
 def send(self: socket.socket, data: Any, flags: int = 0, /) -> Any:
-    timeout = _limit(self)
+    timeout = _limit(self, flags)
     if isinstance(timeout, _NoWait):
         return _by_c(self, True, flags, _C.send, data, flags)
     fd = _fileno(self)
@@ -199,7 +201,7 @@ def send(self: socket.socket, data: Any, flags: int = 0, /) -> Any:
 
 
 def sendall(self: socket.socket, data: Any, flags: int = 0, /) -> None:
-    timeout = _limit(self)
+    timeout = _limit(self, flags)
     if isinstance(timeout, _NoWait):
         return _C.sendall(self, data, flags)
     fd = _fileno(self)
@@ -219,16 +221,18 @@ def sendall(self: socket.socket, data: Any, flags: int = 0, /) -> None:
 
 
 def sendto(self: socket.socket, data: Any, *args: Any) -> Any:
-    timeout = _limit(self)
-    flags, address = (0, *args) if len(args) == 1 else args if len(args) == 2 else (0, None)
-    if isinstance(timeout, _NoWait) or not args or len(args) > 2:
+    flags, address = (0, *args) if len(args) == 1 else args if len(args) == 2 else (None, None)
+    if not isinstance(flags, int):
+        return _C.sendto(self, data, *args)  # says what is wrong
+    timeout = _limit(self, flags)
+    if isinstance(timeout, _NoWait):
         return _by_c(self, True, flags, _C.sendto, data, *args)
     address = _dns.resolved(self, address)
     return _retry(self, True, timeout, _C.sendto, data, flags | _DONTWAIT, address)
 
 
 def sendmsg(self: socket.socket, buffers: Any, ancdata: Any = (), flags: int = 0, address: Any = None, /) -> Any:
-    timeout = _limit(self)
+    timeout = _limit(self, flags)
     if isinstance(timeout, _NoWait):
         return _by_c(self, True, flags, _C.sendmsg, buffers, ancdata, flags, address)
     if address is not None:
