@@ -1124,6 +1124,30 @@ gs_is_among_coroutines(void)
     return stackless || gs_running_loop() != NULL;
 }
 
+/* Where the calling code runs: 0: on a thread that is no worker; 1: in a goroutine, where it may wait; 3: in a goroutine
+ * without a stack, or among the coroutines of an event loop. */
+int
+gs_here(void)
+{
+    return this_worker == NULL ? 0 : gs_is_among_coroutines() ? 3 : 1;
+}
+
+/* Whether the thread is a worker. */
+int
+gs_is_worker(void)
+{
+    return this_worker != NULL;
+}
+
+/* Makes an object of `memory` that was one of the same class, to which it still holds its reference. */
+PyObject *
+gs_revive(void *memory)
+{
+    PyObject *object = memory;
+    _Py_NewReference(object);
+    return object;
+}
+
 /* Whether `function` is an `async def` function or method; -1: it is something that may contain one. */
 int
 gs_is_async(PyObject *function)

@@ -10,6 +10,7 @@ use crate::chan::RecvChan;
 use crate::errors;
 use crate::host;
 use crate::port::LoopWait;
+use crate::quick::ChannelOf;
 use crate::value::{Channel, Value};
 use goslings::chan::{RecvError, SendError, TryRecvError, TrySendError};
 use goslings::polled::{self, Caller, Waiting};
@@ -144,8 +145,8 @@ pub(crate) enum Form {
 type Start = Box<dyn FnOnce(Caller) -> Box<dyn Polled> + Send>;
 
 enum State {
-    Send(Arc<Channel>, Value, Wait),
-    Recv(Arc<Channel>, Form, Wait),
+    Send(ChannelOf, Value, Wait),
+    Recv(ChannelOf, Form, Wait),
     /// Gives way once.
     Yield,
     /// Has given way.
@@ -196,33 +197,35 @@ impl Awaitable {
 
     #[inline]
     pub(crate) fn sending(
-        channel: &Arc<Channel>,
+        channel: ChannelOf,
         value: Bound<'_, PyAny>,
         wait: Wait,
     ) -> PyResult<Py<Awaitable>> {
         let py = value.py();
-        let state = State::Send(Arc::clone(channel), Value::Object(value.unbind()), wait);
+        let state = State::Send(channel, Value::Object(value.unbind()), wait);
         host::new_awaitable(py, Awaitable::new(state))
     }
 
     #[inline]
     pub(crate) fn receiving(
         py: Python<'_>,
-        channel: &Arc<Channel>,
+        channel: ChannelOf,
         form: Form,
         wait: Wait,
     ) -> PyResult<Py<Awaitable>> {
-        host::new_awaitable(py, Awaitable::new(State::Recv(Arc::clone(channel), form, wait)))
+        host::new_awaitable(py, Awaitable::new(State::Recv(channel, form, wait)))
     }
 
     /// As `receiving`, from a view that keeps a timer alive: until the call has ended the timer must not stop.
     pub(crate) fn receiving_of(
-        view: &RecvChan,
-        py: Python<'_>,
+        view: &Bound<'_, RecvChan>,
         form: Form,
         wait: Wait,
     ) -> PyResult<Py<Awaitable>> {
-        let Some(timer) = &view.timer else { return Awaitable::receiving(py, &view.channel, form, wait) };
+        let (object, py, view) = (view, view.py(), view.get());
+        let Some(timer) = &view.timer else {
+            return Awaitable::receiving(py, ChannelOf::new(object), form, wait);
+        };
         let (channel, timer) = (Arc::clone(&view.channel), Arc::clone(timer));
         let start: Start = Box::new(move |caller| {
             Box::new(Keeping { call: recv_later(channel, form, wait, caller), _kept: timer })
@@ -309,14 +312,20 @@ impl Awaitable {
         before
     }
 
-    /// The next step of `await`.
-    pub(crate) fn step(&self, py: Python<'_>) -> PyResult<Went> {
-        let state = match self.replace(State::Done) {
+    /// The next step of `await`. `alone`: nobody else refers to it.
+    #[inline]
+    pub(crate) fn step(&self, py: Python<'_>, alone: bool) -> PyResult<Went> {
+        // SAFETY: nobody else can get at it; nothing is called, and nothing dropped, meanwhile.
+        let before = match alone {
+            true => unsafe { std::mem::replace(&mut *self.state.get(), State::Done) },
+            false => self.replace(State::Done),
+        };
+        let state = match before {
             State::Again(state) => *state,
             state => {
                 let gives_way = match &state {
-                    State::Send(channel, ..) => awaited(py, "chan.asend", On::Made(channel.bubble()))?,
-                    State::Recv(channel, ..) => awaited(py, "chan.arecv", On::Made(channel.bubble()))?,
+                    State::Send(channel, ..) => awaited(py, "chan.asend", On::Made(channel.get().bubble()))?,
+                    State::Recv(channel, ..) => awaited(py, "chan.arecv", On::Made(channel.get().bubble()))?,
                     State::Start(_, label, on) => awaited(py, label, *on)?,
                     State::Yield => awaited(py, "agosched", On::Nothing).map(|_gives_way| false)?,
                     _ => false,
@@ -331,20 +340,20 @@ impl Awaitable {
         match state {
             State::Send(channel, value, wait) => {
                 begin(py)?;
-                match channel.try_send(value) {
+                match channel.get().try_send(value) {
                     Ok(()) => Ok(Went::ReturnsNone),
                     Err(TrySendError::Full(value)) if wait != Wait::No => {
-                        self.start(py, |caller| send_later(channel, value, wait, caller))
+                        self.start(py, |caller| send_later(channel.share(), value, wait, caller))
                     }
                     Err(error) => Err(errors::try_send(&error).unwrap_or_else(|| errors::timed_out("send"))),
                 }
             }
             State::Recv(channel, form, wait) => {
                 begin(py)?;
-                match channel.try_recv() {
+                match channel.get().try_recv() {
                     Ok(value) => received(py, form, Ok(value)).map(Went::Returns),
                     Err(TryRecvError::Empty) if wait != Wait::No => {
-                        self.start(py, |caller| recv_later(channel, form, wait, caller))
+                        self.start(py, |caller| recv_later(channel.share(), form, wait, caller))
                     }
                     Err(TryRecvError::Empty) => Err(errors::timed_out("recv")),
                     Err(TryRecvError::Closed) => {
@@ -517,7 +526,7 @@ impl Awaitable {
     }
 
     fn __next__(&self, py: Python<'_>) -> Answer {
-        told(self.step(py))
+        told(self.step(py, false))
     }
 
     /// A step, for those who drive coroutines by hand. `value` must be None.

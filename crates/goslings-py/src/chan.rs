@@ -5,6 +5,7 @@ use crate::bubble::{On, operation};
 use crate::errors::{self, no_copy, no_pickle};
 use crate::host::may_block;
 use crate::leaks::Waitable;
+use crate::quick::{ChannelOf, HasChannel};
 use crate::timeout::wait;
 use crate::value::{Channel, Value};
 use goslings::Wait;
@@ -45,6 +46,28 @@ pub(crate) struct RecvChan {
     pub(crate) timer: Option<Arc<goslings::Timer>>,
 }
 
+impl HasChannel for PyChan {
+    fn channel(&self) -> &Arc<Channel> {
+        &self.channel
+    }
+}
+
+impl HasChannel for SendChan {
+    fn channel(&self) -> &Arc<Channel> {
+        &self.channel
+    }
+}
+
+impl HasChannel for RecvChan {
+    fn channel(&self) -> &Arc<Channel> {
+        &self.channel
+    }
+
+    fn keeps_more(&self) -> bool {
+        self.timer.is_some()
+    }
+}
+
 /// The channel behind a `chan` or a view of it; None for anything else.
 pub(crate) fn channel_of(object: &Bound<'_, PyAny>) -> Option<Arc<Channel>> {
     if let Ok(chan) = object.cast::<PyChan>() {
@@ -56,7 +79,6 @@ pub(crate) fn channel_of(object: &Bound<'_, PyAny>) -> Option<Arc<Channel>> {
     object.cast::<SendChan>().ok().map(|view| Arc::clone(&view.get().channel))
 }
 
-#[inline]
 fn send(channel: &Channel, value: Bound<'_, PyAny>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
     let py = value.py();
     operation(py, "chan.send", On::Made(channel.bubble()))?;
@@ -65,11 +87,27 @@ fn send(channel: &Channel, value: Bound<'_, PyAny>, timeout: Option<&Bound<'_, P
     channel.send(Value::Object(value.unbind()), wait).map_err(|error| errors::send(py, error))
 }
 
+/// The same without a timeout, where it may block: for quick.rs, as what follows.
 #[inline]
+pub(crate) fn send_here(channel: &Channel, value: Bound<'_, PyAny>) -> PyResult<()> {
+    let py = value.py();
+    operation(py, "chan.send", On::Made(channel.bubble()))?;
+    channel.send(Value::Object(value.unbind()), Wait::Forever).map_err(|error| errors::send(py, error))
+}
+
 fn recv(channel: &Channel, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Py<PyAny>> {
     operation(py, "chan.recv", On::Made(channel.bubble()))?;
     may_block(py, "ch.arecv()")?;
     match channel.recv(wait(timeout)?) {
+        Ok(value) => Ok(value.into_object(py)),
+        Err(error) => Err(errors::recv(py, error)),
+    }
+}
+
+#[inline]
+pub(crate) fn recv_here(channel: &Channel, py: Python<'_>) -> PyResult<Py<PyAny>> {
+    operation(py, "chan.recv", On::Made(channel.bubble()))?;
+    match channel.recv(Wait::Forever) {
         Ok(value) => Ok(value.into_object(py)),
         Err(error) => Err(errors::recv(py, error)),
     }
@@ -156,8 +194,13 @@ fn try_recv(channel: &Channel, py: Python<'_>, default: Optional) -> PyResult<Py
 }
 
 fn next(channel: &Channel, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
-    operation(py, "chan.recv", On::Made(channel.bubble()))?;
     may_block(py, "ch.arecv()`, or iterate with `async for")?;
+    next_here(channel, py)
+}
+
+#[inline]
+pub(crate) fn next_here(channel: &Channel, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
+    operation(py, "chan.recv", On::Made(channel.bubble()))?;
     match channel.recv(Wait::Forever) {
         Ok(value) => Ok(Some(value.into_object(py))),
         Err(RecvError::Closed) => Ok(None),
@@ -276,30 +319,34 @@ impl PyChan {
     ///
     /// A task that is cancelled after the value was taken goes on, and is cancelled at its next await.
     #[pyo3(signature = (value, timeout = None))]
-    fn asend(&self, value: Bound<'_, PyAny>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Py<Awaitable>> {
-        Awaitable::sending(&self.channel, value, wait(timeout)?)
+    fn asend(
+        slf: &Bound<'_, Self>,
+        value: Bound<'_, PyAny>,
+        timeout: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Py<Awaitable>> {
+        Awaitable::sending(ChannelOf::new(slf), value, wait(timeout)?)
     }
 
     /// arecv(timeout=None): as `recv`, awaited: in async goroutines and asyncio tasks.
     ///
     /// A task that is cancelled after it was given a value puts that back to the front of the channel.
     #[pyo3(signature = (timeout = None))]
-    fn arecv(&self, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Py<Awaitable>> {
-        Awaitable::receiving(py, &self.channel, Form::Value, wait(timeout)?)
+    fn arecv(slf: &Bound<'_, Self>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Py<Awaitable>> {
+        Awaitable::receiving(slf.py(), ChannelOf::new(slf), Form::Value, wait(timeout)?)
     }
 
     /// arecv_ok(timeout=None): as `recv_ok`, awaited.
     #[pyo3(signature = (timeout = None))]
-    fn arecv_ok(&self, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Py<Awaitable>> {
-        Awaitable::receiving(py, &self.channel, Form::Pair, wait(timeout)?)
+    fn arecv_ok(slf: &Bound<'_, Self>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Py<Awaitable>> {
+        Awaitable::receiving(slf.py(), ChannelOf::new(slf), Form::Pair, wait(timeout)?)
     }
 
     fn __aiter__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
         slf
     }
 
-    fn __anext__(&self, py: Python<'_>) -> PyResult<Py<Awaitable>> {
-        Awaitable::receiving(py, &self.channel, Form::Next, Wait::Forever)
+    fn __anext__(slf: &Bound<'_, Self>) -> PyResult<Py<Awaitable>> {
+        Awaitable::receiving(slf.py(), ChannelOf::new(slf), Form::Next, Wait::Forever)
     }
 
     /// Closes the channel: wakes every waiter; what is buffered stays receivable.
@@ -435,8 +482,12 @@ impl SendChan {
 
     /// asend(value, timeout=None): as `chan.asend`: in async goroutines and asyncio tasks.
     #[pyo3(signature = (value, timeout = None))]
-    fn asend(&self, value: Bound<'_, PyAny>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Py<Awaitable>> {
-        Awaitable::sending(&self.channel, value, wait(timeout)?)
+    fn asend(
+        slf: &Bound<'_, Self>,
+        value: Bound<'_, PyAny>,
+        timeout: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Py<Awaitable>> {
+        Awaitable::sending(ChannelOf::new(slf), value, wait(timeout)?)
     }
 
     /// As `chan.close`.
@@ -542,22 +593,22 @@ impl RecvChan {
     ///
     /// A task that is cancelled after it was given a value puts that back to the front of the channel.
     #[pyo3(signature = (timeout = None))]
-    fn arecv(&self, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Py<Awaitable>> {
-        Awaitable::receiving_of(self, py, Form::Value, wait(timeout)?)
+    fn arecv(slf: &Bound<'_, Self>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Py<Awaitable>> {
+        Awaitable::receiving_of(slf, Form::Value, wait(timeout)?)
     }
 
     /// arecv_ok(timeout=None): as `recv_ok`, awaited.
     #[pyo3(signature = (timeout = None))]
-    fn arecv_ok(&self, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Py<Awaitable>> {
-        Awaitable::receiving_of(self, py, Form::Pair, wait(timeout)?)
+    fn arecv_ok(slf: &Bound<'_, Self>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Py<Awaitable>> {
+        Awaitable::receiving_of(slf, Form::Pair, wait(timeout)?)
     }
 
     fn __aiter__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
         slf
     }
 
-    fn __anext__(&self, py: Python<'_>) -> PyResult<Py<Awaitable>> {
-        Awaitable::receiving_of(self, py, Form::Next, Wait::Forever)
+    fn __anext__(slf: &Bound<'_, Self>) -> PyResult<Py<Awaitable>> {
+        Awaitable::receiving_of(slf, Form::Next, Wait::Forever)
     }
 
     /// Whether the channel was closed.

@@ -15,6 +15,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
 use std::cell::{Cell, RefCell};
 use std::ffi::{CStr, c_char, c_int, c_void};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
 unsafe extern "C" {
@@ -39,6 +40,9 @@ unsafe extern "C" {
     fn gs_running_loop() -> *mut ffi::PyObject;
     fn gs_set_stackless(now: c_int);
     fn gs_is_among_coroutines() -> c_int;
+    fn gs_here() -> c_int;
+    fn gs_is_worker() -> c_int;
+    fn gs_revive(memory: *mut c_void) -> *mut ffi::PyObject;
     fn gs_is_async(function: *mut ffi::PyObject) -> c_int;
     fn gs_nearest_coroutine() -> *mut ffi::PyObject;
     fn PyErr_FormatUnraisable(format: *const c_char, ...);
@@ -212,7 +216,7 @@ impl Host for Interpreter {
 
 /// Our own bug, in a place where Python code cannot be told: say so and end the process, rather than go
 /// on with an interpreter in an unknown state.
-fn fatal(message: &str) -> ! {
+pub(crate) fn fatal(message: &str) -> ! {
     eprintln!("goslings: internal error, please report: {message}");
     std::process::abort()
 }
@@ -604,6 +608,20 @@ pub(crate) fn running_loop(py: Python<'_>) -> Option<Bound<'_, PyAny>> {
     unsafe { Bound::from_borrowed_ptr_or_opt(py, gs_running_loop()) }
 }
 
+/// Whether this code runs in a goroutine that may wait where it is.
+#[inline]
+pub(crate) fn may_block_here() -> bool {
+    // SAFETY: called attached; reads words of this thread's.
+    unsafe { gs_here() == 1 }
+}
+
+/// Whether this thread is a worker.
+#[inline]
+pub(crate) fn is_worker() -> bool {
+    // SAFETY: reads a word of this thread's.
+    unsafe { gs_is_worker() != 0 }
+}
+
 /// Refuses a call that blocks where that would hold up other coroutines: `twin` is what to await instead.
 #[inline]
 pub(crate) fn may_block(py: Python<'_>, twin: &str) -> PyResult<()> {
@@ -644,8 +662,11 @@ fn install_steps(py: Python<'_>) {
         // SAFETY: by the contract.
         let py = unsafe { Python::assume_attached() };
         // SAFETY: by the contract; the caller keeps it alive.
-        let awaitable = unsafe { Bound::from_borrowed_ptr(py, awaitable).cast_into_unchecked::<Awaitable>() };
-        awaitable.get().step(py)
+        let awaitable = unsafe { Borrowed::from_ptr(py, awaitable).cast_unchecked::<Awaitable>() };
+        // If there is one reference, it is the caller's: nobody else can get one.
+        // SAFETY: a live object.
+        let alone = unsafe { ffi::Py_REFCNT(awaitable.as_ptr()) == 1 };
+        awaitable.get().step(py, alone)
     }
     unsafe extern "C" fn send(
         awaitable: *mut ffi::PyObject,
@@ -688,7 +709,9 @@ fn install_steps(py: Python<'_>) {
     // SAFETY: a heap type of ours with methods `__await__` and `__next__`, and so with these slots; nobody has made
     // an instance.
     unsafe {
-        (*class).tp_free = Some(keep_freed);
+        if let Some(usual) = (*class).tp_dealloc.replace(free_awaitable) {
+            let _ = USUAL_FREE.set(usual);
+        }
         (*class).tp_iternext = Some(next);
         (*(*class).tp_as_async).am_send = Some(send);
         (*(*class).tp_as_async).am_await = Some(ffi::PyObject_SelfIter);
@@ -699,58 +722,75 @@ fn install_steps(py: Python<'_>) {
 const SPARE: usize = 8;
 
 thread_local! {
-    /// Memory of awaitables that were freed on this thread. Small: most code has few underway at a time. What is here
-    /// when the thread ends is lost with it: by then the thread has no interpreter to give it back to.
+    /// Memory of awaitables that were freed on this thread, each with the reference that it had to its class. Small:
+    /// most code has few underway at a time. What is here when the thread ends is lost with it: by then the thread
+    /// has no interpreter to give it back to.
     static FREED: RefCell<([*mut ffi::PyObject; SPARE], usize)> =
         const { RefCell::new(([std::ptr::null_mut(); SPARE], 0)) };
 }
 
-unsafe extern "C" fn keep_freed(memory: *mut c_void) {
+/// How PyO3 frees an awaitable.
+static USUAL_FREE: OnceLock<ffi::destructor> = OnceLock::new();
+/// Where in such an object its content is; the same in all. 0: not known yet.
+static CONTENT: AtomicUsize = AtomicUsize::new(0);
+
+unsafe extern "C" fn free_awaitable(object: *mut ffi::PyObject) {
+    // Ordering: Relaxed. A number that does not change once it is known.
+    let offset = CONTENT.load(Ordering::Relaxed);
+    // Elsewhere PyO3 must count the thread as attached first, or would put off what is dropped here.
+    if offset == 0 || !is_worker() {
+        if let Some(usual) = USUAL_FREE.get() {
+            // SAFETY: as this function was called.
+            unsafe { usual(object) };
+        }
+        return;
+    }
+    // SAFETY: the object has come to its end, and this is its content; nobody uses it any more. (It has neither a
+    // `__dict__` nor weak references, and its class has no subclasses.)
+    unsafe { object.byte_add(offset).cast::<Awaitable>().drop_in_place() };
     let kept = FREED.try_with(|freed| {
         let (blocks, count) = &mut *freed.borrow_mut();
-        if *count < SPARE {
-            blocks[*count] = memory.cast();
+        let room = *count < SPARE;
+        if room {
+            blocks[*count] = object;
             *count += 1;
-            return true;
         }
-        false
+        room
     });
     if kept != Ok(true) {
-        // SAFETY: the interpreter gives the memory of an object that has come to its end.
-        unsafe { ffi::PyObject_Free(memory) };
+        // SAFETY: the object has come to its end, and with it its reference to its class.
+        unsafe {
+            let class = ffi::Py_TYPE(object);
+            ffi::PyObject_Free(object.cast());
+            ffi::Py_DECREF(class.cast());
+        }
     }
 }
 
 /// Makes an awaitable: one is made for every call that is awaited, so this takes the short way.
 #[inline]
 pub(crate) fn new_awaitable(py: Python<'_>, content: Awaitable) -> PyResult<Py<Awaitable>> {
-    /// Where in the object its content is; the same in all.
-    static OFFSET: AtomicUsize = AtomicUsize::new(0);
     // Ordering: Relaxed. A number that does not change once it is known.
-    let offset = OFFSET.load(Ordering::Relaxed);
+    let offset = CONTENT.load(Ordering::Relaxed);
     if offset == 0 {
         let first = Bound::new(py, content)?;
         let offset = std::ptr::from_ref(first.get()).addr() - first.as_ptr().addr();
         // Ordering: Relaxed. As above.
-        OFFSET.store(offset, Ordering::Relaxed);
+        CONTENT.store(offset, Ordering::Relaxed);
         return Ok(first.unbind());
     }
-    let class = py.get_type::<Awaitable>().as_type_ptr();
     let spare = FREED.with(|freed| {
         let (blocks, count) = &mut *freed.borrow_mut();
-        if *count == 0 {
-            return None;
-        }
-        *count -= 1;
+        *count = count.checked_sub(1)?;
         Some(blocks[*count])
     });
-    // SAFETY: attached. The memory is that of an object of this class that was freed, or the class makes it; the
-    // content has its place at the same offset as in the first one, where nothing else is (the class has
-    // neither `__dict__` nor weak references), and is written before anybody sees the object.
+    // SAFETY: attached. The memory is that of an object of this class that was freed and still has its reference to
+    // it, or the class makes it; the content has its place at the same offset as in the first one, where nothing else
+    // is (see `free_awaitable`), and is written before anybody sees the object.
     unsafe {
         let object = match spare {
-            Some(memory) => ffi::PyObject_Init(memory, class),
-            None => ffi::PyType_GenericAlloc(class, 0),
+            Some(memory) => gs_revive(memory.cast()),
+            None => ffi::PyType_GenericAlloc(py.get_type::<Awaitable>().as_type_ptr(), 0),
         };
         if object.is_null() {
             return Err(PyErr::fetch(py));

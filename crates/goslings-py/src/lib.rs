@@ -29,6 +29,8 @@ mod patched;
 mod port;
 #[expect(unsafe_code, reason = "calls into the C file that reads frames")]
 mod preempt;
+#[expect(unsafe_code, reason = "functions that the interpreter calls itself")]
+mod quick;
 mod rwmutex;
 mod select;
 mod semaphore;
@@ -113,6 +115,7 @@ mod module {
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         crate::errors::install(module.py());
+        crate::quick::install(module.py())?;
         crate::host::install(module.py())
     }
 }

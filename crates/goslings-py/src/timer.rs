@@ -7,6 +7,7 @@ use crate::errors;
 use crate::goroutine::run_here;
 use crate::host::may_block;
 use crate::leaks::Waitable;
+use crate::quick::{ChannelOf, HasChannel};
 use crate::timeout::{from_seconds, seconds};
 use crate::value::{Channel, Value};
 use goslings::{Deadline, Fired, Job, Target, Timer, Wait};
@@ -247,6 +248,12 @@ pub(crate) struct Ticker {
     channel: Arc<Channel>,
 }
 
+impl HasChannel for Ticker {
+    fn channel(&self) -> &Arc<Channel> {
+        &self.channel
+    }
+}
+
 fn period(value: &Bound<'_, PyAny>) -> PyResult<(Deadline, u64)> {
     let period = seconds(value, "seconds")?;
     if period <= 0.0 {
@@ -305,8 +312,8 @@ impl Ticker {
         slf
     }
 
-    fn __anext__(&self, py: Python<'_>) -> PyResult<Py<Awaitable>> {
-        Awaitable::receiving(py, &self.channel, Form::Next, Wait::Forever)
+    fn __anext__(slf: &Bound<'_, Self>) -> PyResult<Py<Awaitable>> {
+        Awaitable::receiving(slf.py(), ChannelOf::new(slf), Form::Next, Wait::Forever)
     }
 
     fn __next__(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {

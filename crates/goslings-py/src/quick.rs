@@ -1,0 +1,311 @@
+//! The calls that programs make most, without the parsing of arguments and the guards that PyO3 puts around each.
+//!
+//! PyO3 makes the classes. At import the functions of a few of their methods and slots are replaced by those here, which
+//! serve the usual form of a call (values by position, no timeout) on a worker's thread, and leave every other call to
+//! the functions that PyO3 made.
+//!
+//! **Invariants**
+//! * On a worker's thread PyO3 counts the thread as attached all the time (`Host::worker`), so references are dropped at
+//!   once, here as in its own functions. Elsewhere it would put the drops off: so elsewhere its own functions are called.
+//! * A panic does not leave these functions: [`Whole`] ends the process.
+
+use crate::awaitable::{Awaitable, Form};
+use crate::chan::{self, PyChan, RecvChan, SendChan};
+use crate::host;
+use crate::value::Channel;
+use goslings::Wait;
+use pyo3::ffi::{self, PyCFunctionFastWithKeywords, PyObject};
+use pyo3::prelude::*;
+use pyo3::pyclass::boolean_struct::True;
+use pyo3::{PyClass, PyTypeInfo};
+use std::ffi::CStr;
+use std::ptr::NonNull;
+use std::sync::{Arc, OnceLock};
+
+/// Ends the process if it is dropped, which only a panic does.
+struct Whole;
+
+impl Drop for Whole {
+    fn drop(&mut self) {
+        host::fatal("a call panicked");
+    }
+}
+
+/// The functions that PyO3 made for one class.
+struct Usual {
+    send: OnceLock<PyCFunctionFastWithKeywords>,
+    recv: OnceLock<PyCFunctionFastWithKeywords>,
+    asend: OnceLock<PyCFunctionFastWithKeywords>,
+    arecv: OnceLock<PyCFunctionFastWithKeywords>,
+    next: OnceLock<ffi::iternextfunc>,
+    anext: OnceLock<ffi::unaryfunc>,
+}
+
+impl Usual {
+    const fn new() -> Usual {
+        Usual {
+            send: OnceLock::new(),
+            recv: OnceLock::new(),
+            asend: OnceLock::new(),
+            arecv: OnceLock::new(),
+            next: OnceLock::new(),
+            anext: OnceLock::new(),
+        }
+    }
+}
+
+/// A class with a channel.
+pub(crate) trait HasChannel: PyClass<Frozen = True> + Sync {
+    /// It never changes.
+    fn channel(&self) -> &Arc<Channel>;
+
+    /// Whether something else must live as long as somebody may receive.
+    fn keeps_more(&self) -> bool {
+        false
+    }
+}
+
+/// What is remembered for each class that has a channel.
+trait Replaced: HasChannel {
+    fn usual() -> &'static Usual;
+}
+
+macro_rules! replaced {
+    ($($class:ty),*) => { $(
+        impl Replaced for $class {
+            fn usual() -> &'static Usual {
+                static USUAL: Usual = Usual::new();
+                &USUAL
+            }
+        }
+    )* };
+}
+
+replaced!(PyChan, SendChan, RecvChan);
+
+/// A channel, kept alive by the object that has it.
+pub(crate) struct ChannelOf {
+    channel: NonNull<Channel>,
+    _owner: Py<PyAny>,
+}
+
+// SAFETY: a Channel may be used from any thread; the reference is one, too.
+unsafe impl Send for ChannelOf {}
+
+impl ChannelOf {
+    #[inline]
+    pub(crate) fn new<C: HasChannel>(owner: &Bound<'_, C>) -> ChannelOf {
+        ChannelOf {
+            channel: NonNull::from(&**owner.get().channel()),
+            _owner: owner.clone().into_any().unbind(),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn get(&self) -> &Channel {
+        // SAFETY: the owner is kept, and its channel never changes (`HasChannel`).
+        unsafe { self.channel.as_ref() }
+    }
+
+    /// The same, for longer.
+    pub(crate) fn share(&self) -> Arc<Channel> {
+        let channel = self.channel.as_ptr().cast_const();
+        // SAFETY: it is in an Arc, which the owner has.
+        unsafe { Arc::increment_strong_count(channel) };
+        // SAFETY: the count was just taken for this Arc.
+        unsafe { Arc::from_raw(channel) }
+    }
+}
+
+/// Answers a call: a new reference, or null with an exception set.
+#[inline(always)]
+fn answer<'py>(py: Python<'py>, call: impl FnOnce() -> PyResult<*mut PyObject>) -> *mut PyObject {
+    let whole = Whole;
+    let answer = match call() {
+        Ok(answer) => answer,
+        Err(error) => {
+            error.restore(py);
+            std::ptr::null_mut()
+        }
+    };
+    std::mem::forget(whole);
+    answer
+}
+
+/// # Safety
+/// `object` is a live object of class `C`, and the thread attached.
+#[inline(always)]
+unsafe fn this<'py, C: HasChannel>(object: *mut PyObject) -> Borrowed<'static, 'py, C> {
+    // SAFETY: by the contract; the caller of a slot or a method keeps it alive through the call.
+    unsafe { Borrowed::from_ptr(Python::assume_attached(), object).cast_unchecked() }
+}
+
+unsafe extern "C" fn send<C: Replaced>(
+    object: *mut PyObject,
+    args: *const *mut PyObject,
+    count: isize,
+    names: *mut PyObject,
+) -> *mut PyObject {
+    if count != 1 || !names.is_null() || !host::may_block_here() {
+        // SAFETY: as this function was called.
+        return unsafe { usual(&C::usual().send)(object, args, count, names) };
+    }
+    // SAFETY: a method is called attached, with an object of its class, and as many arguments as said.
+    let (this, value) = unsafe { (this::<C>(object), Borrowed::from_ptr(Python::assume_attached(), *args)) };
+    let py = this.py();
+    answer(py, || {
+        chan::send_here(this.get().channel(), value.to_owned())?;
+        Ok(py.None().into_ptr())
+    })
+}
+
+unsafe extern "C" fn recv<C: Replaced>(
+    object: *mut PyObject,
+    args: *const *mut PyObject,
+    count: isize,
+    names: *mut PyObject,
+) -> *mut PyObject {
+    if count != 0 || !names.is_null() || !host::may_block_here() {
+        // SAFETY: as this function was called.
+        return unsafe { usual(&C::usual().recv)(object, args, count, names) };
+    }
+    // SAFETY: as in `send`.
+    let this = unsafe { this::<C>(object) };
+    let py = this.py();
+    answer(py, || chan::recv_here(this.get().channel(), py).map(Py::into_ptr))
+}
+
+unsafe extern "C" fn next<C: Replaced>(object: *mut PyObject) -> *mut PyObject {
+    if !host::may_block_here() {
+        // SAFETY: as this function was called.
+        return unsafe { usual(&C::usual().next)(object) };
+    }
+    // SAFETY: as in `send`.
+    let this = unsafe { this::<C>(object) };
+    let py = this.py();
+    answer(py, || {
+        let next = chan::next_here(this.get().channel(), py)?;
+        Ok(next.map_or(std::ptr::null_mut(), Py::into_ptr))
+    })
+}
+
+unsafe extern "C" fn asend<C: Replaced>(
+    object: *mut PyObject,
+    args: *const *mut PyObject,
+    count: isize,
+    names: *mut PyObject,
+) -> *mut PyObject {
+    if count != 1 || !names.is_null() || !host::is_worker() {
+        // SAFETY: as this function was called.
+        return unsafe { usual(&C::usual().asend)(object, args, count, names) };
+    }
+    // SAFETY: as in `send`.
+    let (this, value) = unsafe { (this::<C>(object), Borrowed::from_ptr(Python::assume_attached(), *args)) };
+    answer(this.py(), || {
+        Awaitable::sending(ChannelOf::new(&this), value.to_owned(), Wait::Forever).map(Py::into_ptr)
+    })
+}
+
+unsafe extern "C" fn arecv<C: Replaced>(
+    object: *mut PyObject,
+    args: *const *mut PyObject,
+    count: isize,
+    names: *mut PyObject,
+) -> *mut PyObject {
+    // SAFETY: as in `send`.
+    let this = unsafe { this::<C>(object) };
+    if count != 0 || !names.is_null() || this.get().keeps_more() || !host::is_worker() {
+        // SAFETY: as this function was called.
+        return unsafe { usual(&C::usual().arecv)(object, args, count, names) };
+    }
+    let py = this.py();
+    answer(py, || {
+        Awaitable::receiving(py, ChannelOf::new(&this), Form::Value, Wait::Forever).map(Py::into_ptr)
+    })
+}
+
+unsafe extern "C" fn anext<C: Replaced>(object: *mut PyObject) -> *mut PyObject {
+    // SAFETY: as in `send`.
+    let this = unsafe { this::<C>(object) };
+    if this.get().keeps_more() || !host::is_worker() {
+        // SAFETY: as this function was called.
+        return unsafe { usual(&C::usual().anext)(object) };
+    }
+    let py = this.py();
+    answer(py, || {
+        Awaitable::receiving(py, ChannelOf::new(&this), Form::Next, Wait::Forever).map(Py::into_ptr)
+    })
+}
+
+#[inline]
+fn usual<F: Copy>(function: &OnceLock<F>) -> F {
+    *function.get().expect("kept before it was replaced")
+}
+
+/// Replaces the function of a method, and keeps the one that it had.
+///
+/// # Safety
+/// `function` serves the method `name` of `C`.
+unsafe fn replace<C: PyTypeInfo>(
+    py: Python<'_>,
+    name: &CStr,
+    function: PyCFunctionFastWithKeywords,
+    kept: &OnceLock<PyCFunctionFastWithKeywords>,
+) -> PyResult<()> {
+    let class = C::type_object_raw(py).cast();
+    // SAFETY: attached; a new reference, or null with an exception set.
+    let method =
+        unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyObject_GetAttrString(class, name.as_ptr())) }?;
+    // SAFETY: compares types.
+    let is_method = unsafe { ffi::Py_IS_TYPE(method.as_ptr(), &raw mut ffi::PyMethodDescr_Type) } != 0;
+    assert!(is_method, "a method of ours");
+    // SAFETY: a method of a class of ours, whose description PyO3 has made for ever, and nobody calls it yet. It takes
+    // its arguments in this way, or the flags would be others.
+    unsafe {
+        let made = (*method.as_ptr().cast::<ffi::PyMethodDescrObject>()).d_method;
+        assert_eq!((*made).ml_flags, ffi::METH_FASTCALL | ffi::METH_KEYWORDS, "the form of a method");
+        if kept.set((*made).ml_meth.PyCFunctionFastWithKeywords).is_ok() {
+            (*made).ml_meth = ffi::PyMethodDefPointer { PyCFunctionFastWithKeywords: function };
+        }
+    }
+    Ok(())
+}
+
+fn install_senders<C: Replaced>(py: Python<'_>) -> PyResult<()> {
+    let usual = C::usual();
+    // SAFETY: the functions are of these methods.
+    unsafe {
+        replace::<C>(py, c"send", send::<C>, &usual.send)?;
+        replace::<C>(py, c"asend", asend::<C>, &usual.asend)
+    }
+}
+
+fn install_receivers<C: Replaced>(py: Python<'_>) -> PyResult<()> {
+    let usual = C::usual();
+    // SAFETY: the functions are of these methods.
+    unsafe {
+        replace::<C>(py, c"recv", recv::<C>, &usual.recv)?;
+        replace::<C>(py, c"arecv", arecv::<C>, &usual.arecv)?;
+    }
+    let class = C::type_object_raw(py);
+    // SAFETY: a heap type of ours with `__next__` and `__anext__`, so with these slots; nobody uses it yet.
+    unsafe {
+        let made = (*class).tp_iternext.expect("it has __next__");
+        if usual.next.set(made).is_ok() {
+            (*class).tp_iternext = Some(next::<C>);
+        }
+        let made = (*(*class).tp_as_async).am_anext.expect("it has __anext__");
+        if usual.anext.set(made).is_ok() {
+            (*(*class).tp_as_async).am_anext = Some(anext::<C>);
+        }
+    }
+    Ok(())
+}
+
+/// Replaces them all; at import.
+pub(crate) fn install(py: Python<'_>) -> PyResult<()> {
+    install_senders::<PyChan>(py)?;
+    install_senders::<SendChan>(py)?;
+    install_receivers::<PyChan>(py)?;
+    install_receivers::<RecvChan>(py)
+}
