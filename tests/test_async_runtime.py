@@ -229,3 +229,19 @@ def test_a_call_that_is_never_awaited_does_nothing_and_warns_of_nothing() -> Non
         asleep(0.0)
         gc.collect()
     assert len(ch) == 0
+
+
+def test_gosched_in_an_async_goroutine_names_its_twin() -> None:
+    def helper() -> None:
+        gosched()
+
+    async def work() -> None:
+        with pytest.raises(RuntimeError, match=r"use `await agosched\(\)`"):
+            gosched()
+        with pytest.raises(RuntimeError, match="agosched"):
+            helper()
+        await agosched()
+
+    go(work).result(SECONDS)
+    go(helper).result(SECONDS)  # with a stack it may
+    helper()  # and so may a plain thread

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 from goslings import Cancelled, Goroutine, chan, go, gosched, recv, select, send, sleep
+from goslings.testing import virtual_time
+from goslings.testing import wait as all_blocked
 from helpers import SECONDS, count, parked, state, until
 
 
@@ -202,3 +204,30 @@ def test_cancel_from_everywhere_at_once() -> None:
     for thread in threads:
         thread.join(SECONDS)
     assert g.join(SECONDS) and g.cancelled()
+
+
+def test_two_cancels_before_the_goroutine_has_its_turn_are_one() -> None:
+    @virtual_time  # one goroutine runs at a time: nobody notices the first before the second
+    def bubble() -> list[str]:
+        ch: Any = chan()
+        log: list[str] = []
+
+        def work() -> None:
+            for _ in range(2):
+                try:
+                    ch.recv()
+                except Cancelled:
+                    log.append("cancelled")
+                else:
+                    log.append("received")
+
+        g = go(work)
+        all_blocked()
+        assert g.cancel("one") and g.cancel("two")
+        all_blocked()
+        assert log == ["cancelled"]
+        ch.send(1)
+        g.join()
+        return log
+
+    assert bubble() == ["cancelled", "received"]

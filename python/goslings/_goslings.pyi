@@ -230,7 +230,10 @@ def unlock_os_thread() -> None:
     """Undoes one `lock_os_thread` of this goroutine; does nothing if there is none left. Never blocks."""
 
 def gosched() -> None:
-    """Lets others run: the goroutine goes on after those that are ready on its worker. A cancel point."""
+    """Lets others run: the goroutine goes on after those that are ready on its worker. A cancel point.
+
+    Raises RuntimeError in an async goroutine, which gives way by `await agosched()` only.
+    """
 
 def goexit() -> NoReturn:
     """Ends this goroutine, running its `finally` blocks; its result is None. Raises RuntimeError on a plain
@@ -675,6 +678,11 @@ class WaitGroup:
         """Takes one off the counter. Never blocks. Raises RuntimeError below zero."""
     def wait(self, timeout: float | None = None) -> bool:
         """Waits until the counter is zero; returns whether that came within `timeout` seconds."""
+    @overload
+    def go[**P, T](
+        self, fn: Callable[P, Coroutine[Any, Any, T]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Goroutine[T]: ...
+    @overload
     def go[**P, T](self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Goroutine[T]:
         """Starts `fn(*args, **kwargs)` as a goroutine that counts here until it ends, however it ends."""
     @property

@@ -14,9 +14,9 @@ from __future__ import annotations
 
 import operator
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from types import TracebackType
-from typing import Any, NoReturn, Self, SupportsIndex
+from typing import Any, NoReturn, Self, SupportsIndex, overload
 
 from goslings._context import Context, background
 from goslings._goslings import Goroutine, Semaphore, WaitGroup, _failure, _may_block, _prepare, _start
@@ -59,7 +59,15 @@ class Group:
         """A context that ends at the first failure, which is its cause, at `cancel()`, or when all have ended."""
         return self._context
 
-    def go[**P, T](self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Goroutine[T]:
+    @overload
+    def go[**P, T](
+        self, fn: Callable[P, Coroutine[Any, Any, T]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Goroutine[T]: ...
+
+    @overload
+    def go[**P, T](self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Goroutine[T]: ...
+
+    def go(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Goroutine[Any]:
         """Starts `fn(*args, **kwargs)` as a goroutine, or queues it while `limit` others run. Returns its handle.
 
         Never blocks. After a failure or `cancel()` the handle is that of a cancelled goroutine. Raises RuntimeError

@@ -60,6 +60,10 @@ from goslings import (
 )
 
 
+async def ajoin(a: str, b: int) -> str:
+    return f"{a}{b}"
+
+
 def join(a: str, b: int, *, sep: str = "-") -> str:
     return f"{a}{sep}{b}"
 
@@ -196,6 +200,7 @@ def synchronisation() -> None:
     assert_type(event.wait(0), bool)
     group = WaitGroup()
     assert_type(group.go(join, "a", 1), Goroutine[str])
+    assert_type(group.go(ajoin, "a", 1), Goroutine[str])
     assert_type(group.wait(), bool)
     cond = Cond(Mutex())
     with cond:
@@ -226,6 +231,7 @@ def structure() -> None:
     with Group(limit=2) as group:
         assert_type(group, Group)
         assert_type(group.go(join, "a", 1, sep="/"), Goroutine[str])
+        assert_type(group.go(ajoin, "a", 1), Goroutine[str])
         assert_type(group.context, Context)
     for text in parmap(str, range(3), limit=2, ordered=False):
         assert_type(text, str)

@@ -315,8 +315,8 @@ impl Awaitable {
     /// The next step of `await`. `alone`: nobody else refers to it.
     #[inline]
     pub(crate) fn step(&self, py: Python<'_>, alone: bool) -> PyResult<Went> {
-        // SAFETY: nobody else can get at it; nothing is called, and nothing dropped, meanwhile.
         let before = match alone {
+            // SAFETY: nobody else can get at it; nothing is called, and nothing dropped, meanwhile.
             true => unsafe { std::mem::replace(&mut *self.state.get(), State::Done) },
             false => self.replace(State::Done),
         };

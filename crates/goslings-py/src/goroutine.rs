@@ -922,8 +922,15 @@ pub(crate) fn current(py: Python<'_>) -> Option<Bound<'_, Goroutine>> {
 }
 
 /// Lets others run: the goroutine goes on after those that are ready on its worker. A cancel point.
+///
+/// Raises RuntimeError in an async goroutine, which gives way by `await agosched()` only.
 #[pyfunction]
 pub(crate) fn gosched(py: Python<'_>) -> PyResult<()> {
+    if goslings::with_current(|task| task.is_some_and(Task::is_stackless)) {
+        return Err(errors::misuse(
+            "gosched() cannot let others run in an async goroutine: use `await agosched()`",
+        ));
+    }
     operation(py, "gosched", On::Nothing)?;
     if goslings::with_current(|task| task.is_some_and(Task::take_cancel)) {
         return Err(errors::cancelled(py));

@@ -13,11 +13,13 @@
 //!
 //!  IDLE --begin--> WAITING --claim--> CASE+i | TIMED_OUT | CANCELLED | INTERRUPTED --finish--> IDLE
 //!  IDLE|CANCEL --begin--> IDLE   (refused: the wait ends before it began, with Cancelled)
-//!  request_cancel: WAITING -> CANCELLED, anything else -> itself|CANCEL
+//!  request_cancel: WAITING -> CANCELLED, CANCELLED -> itself, anything else -> itself|CANCEL
 //! ```
 
 #[cfg(all(test, loom))]
 mod loom;
+#[cfg(all(test, not(loom)))]
+mod tests;
 
 use crate::clock::{Deadline, Wait};
 use crate::deadlock;
@@ -244,13 +246,18 @@ impl Waiter {
         self.state.compare_exchange(WAITING, outcome, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
-    /// Asks for cancellation. Returns true if the waiter was waiting: then the caller owes the wake.
+    /// Asks for cancellation. Returns true if the waiter was waiting: then the caller owes the wake. What is asked for
+    /// again before the waiter has noticed is one cancellation.
     #[must_use]
     pub(crate) fn request_cancel(&self) -> bool {
         // Ordering: Relaxed. As in `change`: the word alone decides.
         let mut found = self.state.load(Ordering::Relaxed);
         loop {
-            let next = if found == WAITING { CANCELLED } else { found | CANCEL };
+            let next = match found {
+                WAITING => CANCELLED,
+                CANCELLED => return false,
+                other => other | CANCEL,
+            };
             // Ordering: Relaxed. As above.
             match self.state.compare_exchange_weak(found, next, Ordering::Relaxed, Ordering::Relaxed) {
                 Ok(_) => return found == WAITING,
