@@ -241,8 +241,9 @@ def test_s13_a_lost_case_between_two_plain_receivers_leaves_the_queue_whole() ->
 def test_s13_the_cost_of_many_that_wait_on_one_channel_is_linear() -> None:
     # n goroutines wait on a shared channel and one of their own, and are woken by their own, first come first, last
     # come first, and by closing the shared one: withdrawing a case must not look through the others.
+    # The processor's time counts: that others use it, too, is nobody's fault.
     def run(n: int) -> float:
-        started = time.perf_counter()
+        started = time.process_time()
         for order in (1, -1):
             shared, own = chan(), [chan(1) for _ in range(n)]
             goroutines = [go(select, recv(shared), recv(ch), send(shared, 1)) for ch in own[:1]]
@@ -259,7 +260,7 @@ def test_s13_the_cost_of_many_that_wait_on_one_channel_is_linear() -> None:
         parked(goroutines[-1])
         shared.close()
         assert {selected.ok for selected in results(goroutines)} == {False}
-        return time.perf_counter() - started
+        return time.process_time() - started
 
     small, factor = 250, 8
     run(small)

@@ -4,6 +4,8 @@ from collections.abc import Buffer, Callable, Coroutine, Generator
 from types import GenericAlias, TracebackType
 from typing import Any, Literal, NoReturn, Self, SupportsIndex, final, overload
 
+from typing_extensions import disjoint_base
+
 __all__ = [
     "AtomicInt",
     "Awaitable",
@@ -1186,6 +1188,7 @@ class lock:
     def _at_fork_reinit(self) -> None:
         """In a forked child: it is unlocked, whoever had it."""
 
+@disjoint_base
 class RLock:
     """A lock that its owner, a thread or a goroutine, may lock again: `threading.RLock`, in goroutines, too."""
 
@@ -1274,7 +1277,7 @@ class TVar[T]:
 
         Outside a transaction this is one of its own: `fn` may be called more than once.
         """
-    def __class_getitem__(cls, item: object, /) -> GenericAlias: ...
+    def __class_getitem__(cls, key: object) -> GenericAlias: ...
     def __copy__(self) -> NoReturn: ...
     def __deepcopy__(self, _memo: object) -> NoReturn: ...
     def __reduce__(self) -> NoReturn: ...

@@ -457,21 +457,21 @@ impl TVar {
     /// modify(fn, *args): sets it to `fn(value, *args)`, and returns that.
     ///
     /// Outside a transaction this is one of its own: `fn` may be called more than once.
-    #[pyo3(signature = (function, /, *args))]
+    #[pyo3(signature = (r#fn, /, *args))]
     fn modify<'py>(
         slf: &Bound<'py, Self>,
-        function: Bound<'py, PyAny>,
+        r#fn: Bound<'py, PyAny>,
         args: &Bound<'py, PyTuple>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = slf.py();
         if with_current(|running| running.is_none()) {
             let again = slf.getattr("modify")?;
-            let all = behind(function, args)?;
+            let all = behind(r#fn, args)?;
             return run(py, &again, &all, None);
         }
         let value = TVar::get(slf)?;
         let all = behind(value.into_bound(py), args)?;
-        let value = host::call(&function, &all, None)?;
+        let value = host::call(&r#fn, &all, None)?;
         TVar::set(slf, value.clone().unbind())?;
         Ok(value)
     }
@@ -572,24 +572,24 @@ fn common(watch: &Watch<Handle>) -> u32 {
 /// with others `fn` runs again: whatever else it does is done again, too (see `on_commit`). Blocks while `retry` waits.
 /// Inside a transaction it is a part of that; if it raises, its own part is undone. Haskell: `atomically`.
 #[pyfunction]
-#[pyo3(signature = (function, /, *args, **kwargs))]
+#[pyo3(signature = (r#fn, /, *args, **kwargs))]
 pub(crate) fn atomically<'py>(
     py: Python<'py>,
-    function: &Bound<'py, PyAny>,
+    r#fn: &Bound<'py, PyAny>,
     args: &Bound<'py, PyTuple>,
     kwargs: Option<&Bound<'py, PyDict>>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let nested = with_current(|running| {
         running.map(|running| {
             running.alive()?;
-            running.nested(|| call(function, args, kwargs))
+            running.nested(|| call(r#fn, args, kwargs))
         })
     });
     if let Some(result) = nested {
         return result;
     }
     may_block(py, "aatomically(...)")?;
-    run(py, function, args, kwargs)
+    run(py, r#fn, args, kwargs)
 }
 
 /// Waits, when awaited, until a transaction is worth another attempt.
@@ -642,14 +642,14 @@ impl Watching {
 #[pyo3(name = "_attempt")]
 pub(crate) fn attempt<'py>(
     py: Python<'py>,
-    function: &Bound<'py, PyAny>,
+    r#fn: &Bound<'py, PyAny>,
     args: &Bound<'py, PyTuple>,
     kwargs: &Bound<'py, PyDict>,
 ) -> PyResult<(bool, Bound<'py, PyAny>)> {
     if with_current(|running| running.is_some()) {
         return Err(PyRuntimeError::new_err("aatomically inside a transaction: call atomically"));
     }
-    let mut attempts = Attempts::new(function, args, Some(kwargs));
+    let mut attempts = Attempts::new(r#fn, args, Some(kwargs));
     let until = loop {
         match attempts.attempt() {
             Went::Committed(value, after) => return Ok((true, attempts.done(value, after)?)),
@@ -714,20 +714,20 @@ pub(crate) fn or_else<'py>(py: Python<'py>, functions: &Bound<'py, PyTuple>) -> 
 ///
 /// In the order of these calls. The place for whatever others notice: sends, prints, files.
 #[pyfunction]
-#[pyo3(signature = (function, /, *args, **kwargs))]
+#[pyo3(signature = (r#fn, /, *args, **kwargs))]
 pub(crate) fn on_commit(
-    function: Bound<'_, PyAny>,
+    r#fn: Bound<'_, PyAny>,
     args: Bound<'_, PyTuple>,
     kwargs: Option<Bound<'_, PyDict>>,
 ) -> PyResult<()> {
-    if !function.is_callable() {
-        let kind = function.get_type().name()?;
-        return Err(PyTypeError::new_err(format!("on_commit needs a function, not {kind}")));
+    if !r#fn.is_callable() {
+        let kind = r#fn.get_type().name()?;
+        return Err(PyTypeError::new_err(format!("on_commit needs a r#fn, not {kind}")));
     }
     with_current(|running| {
         let running = running.ok_or_else(|| no_transaction("on_commit()"))?;
         running.alive()?;
-        running.after.borrow_mut().push(Call(function.unbind(), args.unbind(), kwargs.map(Bound::unbind)));
+        running.after.borrow_mut().push(Call(r#fn.unbind(), args.unbind(), kwargs.map(Bound::unbind)));
         Ok(())
     })
 }
