@@ -722,7 +722,7 @@ pub(crate) fn on_commit(
 ) -> PyResult<()> {
     if !r#fn.is_callable() {
         let kind = r#fn.get_type().name()?;
-        return Err(PyTypeError::new_err(format!("on_commit needs a r#fn, not {kind}")));
+        return Err(PyTypeError::new_err(format!("on_commit needs a function, not {kind}")));
     }
     with_current(|running| {
         let running = running.ok_or_else(|| no_transaction("on_commit()"))?;
