@@ -680,7 +680,7 @@ def test_the_command_serves_and_stops(tmp_path: Path) -> None:
         (["json:nothing"], "has no 'nothing'"),
         (["json:__name__"], "is no WSGI application"),
         (["json:dumps", "--bind", "x"], "not an address"),
-        (["json:dumps", "--workers", "0"], "0"),
+        (["json:dumps", "--workers", "0"], "workers must be a positive whole number"),
         (["json:dumps", "--body-limit", "1X"], "positive size"),
         (["json:dumps", "--keep-alive", "-1"], "keep_alive"),
     ],

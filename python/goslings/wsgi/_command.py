@@ -56,6 +56,8 @@ def main(argv: Sequence[str]) -> int:
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
         if options.workers is not None:
+            if options.workers < 1:
+                raise ValueError(f"workers must be a positive whole number, not {options.workers}")
             goslings.gomaxprocs(options.workers)
         settings = _settings(options)
         Options(**settings)
