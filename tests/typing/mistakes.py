@@ -34,7 +34,7 @@ def starting() -> None:
     go(double, 1, 2)  # E: call-overload
     go(double, m=1)  # E: call-overload
     go(5)  # E: call-overload
-    WaitGroup().go(double, None)  # E: arg-type
+    WaitGroup().go(double, None)  # E: call-overload
     g: Goroutine[str] = go(double, 1)  # E: call-overload
     g.id = 5  # E: misc
     g.result("soon")  # E: arg-type
@@ -83,7 +83,7 @@ def the_rest() -> None:
 
 
 def structure() -> None:
-    Group().go(double)  # E: call-arg
+    Group().go(double)  # E: call-overload
     parmap(len, [1])  # E: arg-type
     parmap(double, 5)  # E: arg-type
     background().cancel("why")  # E: arg-type

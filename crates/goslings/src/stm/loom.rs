@@ -7,20 +7,21 @@ use ::loom::sync::Arc;
 use ::loom::thread;
 use std::ops::Deref;
 
-/// A handle on a variable, counted by loom.
-struct Cell(Arc<TVar<u32>>);
+/// A handle on one of two variables, counted by loom. They lie side by side: a commit locks in the order of addresses,
+/// and that must be the same each time a schedule is run.
+struct Cell(Arc<[TVar<u32>; 2]>, usize);
 
 impl Deref for Cell {
     type Target = TVar<u32>;
 
     fn deref(&self) -> &TVar<u32> {
-        &self.0
+        &self.0[self.1]
     }
 }
 
 impl Clone for Cell {
     fn clone(&self) -> Cell {
-        Cell(Arc::clone(&self.0))
+        Cell(Arc::clone(&self.0), self.1)
     }
 }
 
@@ -31,7 +32,12 @@ impl Var for Cell {
 type Tx = Transaction<Cell>;
 
 fn cell() -> Cell {
-    Cell(Arc::new(TVar::new(0)))
+    cells().0
+}
+
+fn cells() -> (Cell, Cell) {
+    let both = Arc::new([TVar::new(0), TVar::new(0)]);
+    (Cell(Arc::clone(&both), 0), Cell(both, 1))
 }
 
 fn new_space() -> &'static Space {
@@ -79,7 +85,7 @@ fn no_increment_is_lost() {
 #[test]
 fn no_two_write_what_the_other_has_read() {
     model(0, || {
-        let (space, x, y) = (new_space(), cell(), cell());
+        let (space, (x, y)) = (new_space(), cells());
         let take = |mine: &Cell, others: &Cell| {
             atomically(space, |tx| {
                 if tx.read(others)? == 0 {
@@ -99,7 +105,7 @@ fn no_two_write_what_the_other_has_read() {
 #[test]
 fn no_attempt_sees_half_a_commit() {
     model(0, || {
-        let (space, x, y) = (new_space(), cell(), cell());
+        let (space, (x, y)) = (new_space(), cells());
         let (a, b) = (x.clone(), y.clone());
         let writer = thread::spawn(move || {
             atomically(space, |tx| {
@@ -122,7 +128,7 @@ fn no_attempt_sees_half_a_commit() {
 #[test]
 fn who_waits_for_a_change_is_woken() {
     model(0, || {
-        let (space, x, y) = (new_space(), cell(), cell());
+        let (space, (x, y)) = (new_space(), cells());
         let inner = x.clone();
         let writer = thread::spawn(move || {
             atomically(space, |tx| {
@@ -179,7 +185,7 @@ fn who_has_the_turn_comes_through() {
 #[test]
 fn an_alternative_that_was_undone_is_still_watched() {
     model(0, || {
-        let (space, x, y) = (new_space(), cell(), cell());
+        let (space, (x, y)) = (new_space(), cells());
         let inner = x.clone();
         let writer = thread::spawn(move || {
             atomically(space, |tx| {
