@@ -87,7 +87,8 @@ def atomix_step() -> Callable[[], object] | None:
     def add() -> None:
         counter.alter(lambda value: value + 1)
 
-    return atomix_stm.atomically(add)  # type: ignore[no-any-return]
+    step: Callable[[], object] = atomix_stm.atomically(add)
+    return step
 
 
 def counter(rounds: int) -> None:

@@ -45,6 +45,7 @@ def _ident() -> int:
     return _thread.get_ident() if goroutine is None else 2 * goroutine.id + 1
 
 
+# The published types of importlib do not know this class.
 class _ModuleLock(bootstrap._ModuleLock):  # type: ignore[name-defined,misc]
     """The lock of a module that is being imported; it knows the thread of whoever holds it."""
 

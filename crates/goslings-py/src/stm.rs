@@ -7,7 +7,8 @@
 //! **Invariants**
 //! * A transaction is in its thread's chain while its function runs, and only then. What drops objects, and so may
 //!   call anything, happens while it is not, or while it is not borrowed.
-//! * No Python code runs while a transaction is borrowed.
+//! * No Python code runs that could reach a transaction while it is borrowed: it is out of the chain then (a wait for
+//!   the turn, a clearing), or nothing is called.
 
 use crate::awaitable::Awaitable;
 use crate::bubble::{On, step_of_transaction};

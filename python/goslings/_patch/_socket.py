@@ -12,6 +12,9 @@ which are called most, have all that in one native call. Three things keep the a
 
 A timeout of 0 means that nothing here waits. Beside goroutines the loops serve sockets whose timeout C does not know:
 those of TLS (see `_ssl.py`).
+
+What the methods of `socket.socket` use and its published types leave out (`_accept`, `_closed`) is behind each silenced
+error.
 """
 
 from __future__ import annotations

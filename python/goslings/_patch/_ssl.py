@@ -7,6 +7,9 @@ first goroutine uses it.
 
 OpenSSL's connection must not be used by two threads at once; older versions of the module do not see to that. So each
 socket has a mutex, held for an attempt, never for a wait.
+
+The types that are published of `ssl` leave out what its own methods use and these must use, too (`_sslobj`,
+`_check_connected`): hence the silenced errors.
 """
 
 from __future__ import annotations
