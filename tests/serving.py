@@ -61,9 +61,13 @@ def all_of(sock: socket.socket) -> bytes:
 
 
 def ask(where: Server | tuple[str, int], data: bytes) -> bytes:
-    """Sends this, and returns everything that comes back until the server closes the connection."""
+    """Sends this, and returns everything that comes back until the server closes the connection.
+
+    The server may close it before it has read everything: what it has said by then can still be received.
+    """
     with dial(where) as sock:
-        sock.sendall(data)
+        with contextlib.suppress(BrokenPipeError):
+            sock.sendall(data)
         return all_of(sock)
 
 

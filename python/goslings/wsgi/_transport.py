@@ -18,7 +18,7 @@ from goslings._goslings import closing_fd, sock_recv, sock_send, wait_fd
 __all__ = ["Plain", "Tls", "Transport"]
 
 _LINGER_SECONDS = 2.0
-_LINGER_BYTES = 256 * 1024
+_LINGER_PART = 64 * 1024
 _SEND_MOST = 1 << 20
 _AT_ONCE = 1e-6
 """Instead of a timeout of 0, which raises BlockingIOError."""
@@ -96,15 +96,15 @@ class Plain:
             self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
     def linger(self) -> None:
-        """Takes leave of a client that may still send, so that it gets to read the answer before its line breaks."""
+        """Takes leave of a client that may still send, so that it gets to read the answer before its line breaks.
+
+        What it sends is thrown away, however much it is; after two seconds the line breaks.
+        """
         with suppress(OSError):
             self._sock.shutdown(socket.SHUT_WR)
-            end, left = monotonic() + _LINGER_SECONDS, _LINGER_BYTES
-            while left > 0 and (now := monotonic()) < end:
-                data = self.recv(_RECORD, end - now)
-                if not data:
-                    return
-                left -= len(data)
+            end = monotonic() + _LINGER_SECONDS
+            while (left := end - monotonic()) > 0 and self.recv(_LINGER_PART, left):
+                pass
 
     def close(self) -> None:
         closing_fd(self._fd)
