@@ -439,6 +439,104 @@ def test_a_variable_may_hold_itself_and_is_collected(collect: None) -> None:
     assert gone() is None
 
 
+def test_what_a_variable_held_goes_with_it_at_once() -> None:
+    class Thing:
+        pass
+
+    thing = Thing()
+    gone = weakref.ref(thing)
+    x: TVar[Any] = TVar(thing)
+    del thing
+    assert atomically(x.get) is gone()
+    del x
+    assert gone() is None
+
+
+def test_a_variable_made_and_given_up_in_a_transaction() -> None:
+    class Thing:
+        pass
+
+    gone = []
+
+    def body(number: int) -> int:
+        for _ in range(number):
+            thing = Thing()
+            gone.append(weakref.ref(thing))
+            lost = TVar(thing)
+            assert lost.get() is thing
+            lost.set((lost, thing))  # dropped with the transaction's writes, or by a collection
+            del thing, lost
+        gc.collect()
+        return number
+
+    assert atomically(body, 3) == 3
+    assert atomically(body, 30) == 30
+    until(lambda: not gc.collect() and not [ref for ref in gone if ref() is not None])
+
+
+def test_a_variable_that_many_threads_have_used_is_collected(two_workers: None, collect: None) -> None:
+    class Thing:
+        pass
+
+    x: TVar[Any] = TVar(Thing())
+    held, gone = weakref.ref(x.get()), weakref.ref(x)
+
+    def work(x: TVar[Any]) -> None:
+        for _ in range(2_000):
+            atomically(x.get)
+
+    for thread in [threading.Thread(target=work, args=(x,)) for _ in range(3)]:
+        thread.start()
+        thread.join()
+    x.set((x, x.get()))
+    del x
+    until(lambda: not gc.collect() and gone() is None and held() is None)
+
+
+def test_readers_beside_writers_count_every_value(two_workers: None) -> None:
+    """What two threads read while a third exchanges it is whole, and nothing is freed twice or never."""
+    alive = goslings.AtomicInt(0)
+
+    class Value:
+        def __init__(self, number: int) -> None:
+            self.number = number
+            alive.add(1)
+
+        def __del__(self) -> None:
+            self.number = -1
+            alive.add(-1)
+
+    variables = tuple(TVar(Value(0)) for _ in range(4))
+
+    def look() -> set[int]:
+        return {variable.get().number for variable in variables}
+
+    def put(number: int) -> None:
+        for variable in variables:
+            variable.set(Value(number))
+
+    def read() -> int:
+        seen = 0
+        for _ in range(3_000):
+            numbers = atomically(look)
+            assert len(numbers) == 1 and -1 not in numbers
+            assert variables[0].get().number >= seen
+            seen = max(seen, *numbers)
+        return seen
+
+    def write() -> None:
+        for number in range(1, 2_000):
+            atomically(put, number)
+
+    readers = [go(read) for _ in range(3)]
+    thread = threading.Thread(target=write)
+    thread.start()
+    results(readers)
+    thread.join()
+    until(lambda: not gc.collect() and alive.load() == 4)
+    assert atomically(look) == {1_999}
+
+
 def test_finalizers_may_run_transactions() -> None:
     freed = TVar(0)
 

@@ -476,6 +476,92 @@ gs_call(PyObject *function, PyObject *args, PyObject *kwargs)
     return PyObject_Call(function, args, kwargs);
 }
 
+PyObject *
+gs_call_with(PyObject *function, PyObject *const *args, size_t count)
+{
+    return PyObject_Vectorcall(function, args, count, NULL);
+}
+
+/* Another reference to what a slot holds that others exchange meanwhile, or NULL. As the interpreter does for the
+ * items of lists: the memory of an object that goes away stays an object's, or none's, while a thread that is attached
+ * may look at it, and who finds no reference left to share gets none. The caller must find out whether what it got
+ * was in the slot all the time. */
+PyObject *
+gs_share_racing(PyObject **slot)
+{
+#ifndef Py_GIL_DISABLED
+    return Py_NewRef(*slot);
+#elif PY_VERSION_HEX >= 0x030E0000
+    PyObject *object = __atomic_load_n(slot, __ATOMIC_ACQUIRE);
+    return PyUnstable_TryIncRef(object) ? object : NULL;
+#else
+    (void)slot;
+    return NULL;
+#endif
+}
+
+/* To be called once for each object that comes into such a slot; `shared`: one of which other threads have used the
+ * contents. An object of this thread that goes there will be counted by others, and is made everybody's at once: what
+ * is still its thread's, and loses its last reference in another, travels back to its thread to be merged there. */
+void
+gs_may_race(PyObject *object, int shared)
+{
+#if defined(Py_GIL_DISABLED) && PY_VERSION_HEX >= 0x030E0000
+    if (!shared || object->ob_tid != _Py_ThreadId() || PyUnstable_IsImmortal(object)) {
+        PyUnstable_EnableTryIncRef(object);
+        return;
+    }
+    Py_ssize_t before = __atomic_load_n(&object->ob_ref_shared, __ATOMIC_RELAXED), after;
+    do {
+        Py_ssize_t count = (before >> _Py_REF_SHARED_SHIFT) + (Py_ssize_t)object->ob_ref_local;
+        after = (Py_ssize_t)((size_t)count << _Py_REF_SHARED_SHIFT) | _Py_REF_MERGED;
+    } while (!__atomic_compare_exchange_n(&object->ob_ref_shared, &before, after, 0, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED));
+    __atomic_store_n(&object->ob_ref_local, 0, __ATOMIC_RELAXED);
+    __atomic_store_n(&object->ob_tid, 0, __ATOMIC_RELAXED);
+#else
+    (void)object, (void)shared;
+#endif
+}
+
+/* Whether other threads than its own have used this object often. */
+int
+gs_is_shared(PyObject *object)
+{
+#if defined(Py_GIL_DISABLED) && PY_VERSION_HEX >= 0x030E0000
+    return (__atomic_load_n(&object->ob_gc_bits, __ATOMIC_RELAXED) & _PyGC_BITS_DEFERRED) != 0;
+#else
+    (void)object;
+    return 0;
+#endif
+}
+
+/* Uses of this object are counted no more: it goes away with a collection. */
+void
+gs_uncounted(PyObject *object)
+{
+#if defined(Py_GIL_DISABLED) && PY_VERSION_HEX >= 0x030E0000
+    PyUnstable_Object_EnableDeferredRefcount(object);
+#else
+    (void)object;
+#endif
+}
+
+/* One use of an object by this thread. If it is another thread's, and every so often, its uses are counted no more:
+ * it goes away with a collection. */
+void
+gs_used(PyObject *object)
+{
+#if defined(Py_GIL_DISABLED) && PY_VERSION_HEX >= 0x030E0000
+    /* One time in 32, by chance: whoever uses many in turn must not meet the same ones again and again. */
+    static __thread uint32_t chance = 1;
+    if (object->ob_tid != _Py_ThreadId() && (chance = chance * 1664525 + 1013904223) >> 27 == 0) {
+        PyUnstable_Object_EnableDeferredRefcount(object);
+    }
+#else
+    (void)object;
+#endif
+}
+
 int
 gs_send(PyObject *iterator, PyObject *value, PyObject **result)
 {

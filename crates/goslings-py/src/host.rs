@@ -66,6 +66,11 @@ mod waiting {
     unsafe extern "C-unwind" {
         pub(super) fn gs_attach(state: *mut PyThreadState);
         pub(super) fn gs_call(f: *mut PyObject, args: *mut PyObject, kw: *mut PyObject) -> *mut PyObject;
+        pub(super) fn gs_call_with(
+            f: *mut PyObject,
+            args: *const *mut PyObject,
+            count: usize,
+        ) -> *mut PyObject;
         pub(super) fn gs_send(
             iterator: *mut PyObject,
             value: *mut PyObject,
@@ -279,6 +284,7 @@ pub(crate) fn after_fork_child() {
     goroutine::forget_failed();
     preempt::open();
     goslings::after_fork_child();
+    goslings::stm::after_fork_child();
 }
 
 /// What the runtime uses of the kernel, for `goslings doctor`.
@@ -917,6 +923,20 @@ pub(crate) fn call<'py>(
     // SAFETY: attached; borrowed references that live through the call; a new reference or null comes back.
     unsafe {
         let result = Hang::guard(|| waiting::gs_call(function.as_ptr(), args.as_ptr(), kwargs));
+        Bound::from_owned_ptr_or_err(function.py(), result)
+    }
+}
+
+/// The same, with borrowed arguments by position.
+#[inline]
+pub(crate) fn call_with<'py>(
+    function: &Bound<'py, PyAny>,
+    args: &[std::ptr::NonNull<ffi::PyObject>],
+) -> PyResult<Bound<'py, PyAny>> {
+    // SAFETY: attached; the arguments live through the call; a new reference or null comes back.
+    unsafe {
+        let result =
+            Hang::guard(|| waiting::gs_call_with(function.as_ptr(), args.as_ptr().cast(), args.len()));
         Bound::from_owned_ptr_or_err(function.py(), result)
     }
 }

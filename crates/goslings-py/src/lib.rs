@@ -34,6 +34,8 @@ mod quick;
 mod rwmutex;
 mod select;
 mod semaphore;
+#[expect(unsafe_code, reason = "slots that others exchange")]
+mod shared;
 #[expect(unsafe_code, reason = "looks at objects while the collector visits them")]
 mod stacks;
 #[expect(unsafe_code, reason = "transactions in the frames of the calls that run them")]
@@ -115,7 +117,8 @@ mod module {
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         crate::errors::install(module.py());
-        crate::quick::install(module.py())?;
+        crate::quick::install(module)?;
+        crate::shared::functions(module);
         crate::host::install(module.py())
     }
 }

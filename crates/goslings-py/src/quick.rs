@@ -12,11 +12,13 @@
 use crate::awaitable::{Awaitable, Form};
 use crate::chan::{self, PyChan, RecvChan, SendChan};
 use crate::host;
+use crate::stm::{self, Given};
 use crate::value::Channel;
 use goslings::Wait;
 use pyo3::ffi::{self, PyCFunctionFastWithKeywords, PyObject};
 use pyo3::prelude::*;
 use pyo3::pyclass::boolean_struct::True;
+use pyo3::sync::PyOnceLock;
 use pyo3::{PyClass, PyTypeInfo};
 use std::ffi::CStr;
 use std::ptr::NonNull;
@@ -237,6 +239,62 @@ unsafe extern "C" fn anext<C: Replaced>(object: *mut PyObject) -> *mut PyObject 
     })
 }
 
+/// The function that PyO3 made. It takes its arguments in a tuple, which counts a reference to each.
+static ATOMICALLY: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+
+unsafe extern "C" fn atomically(
+    _module: *mut PyObject,
+    args: *const *mut PyObject,
+    count: isize,
+    names: *mut PyObject,
+) -> *mut PyObject {
+    // SAFETY: a function is called attached.
+    let py = unsafe { Python::assume_attached() };
+    if count < 1 || !names.is_null() || !host::is_worker() {
+        let usual = ATOMICALLY.get(py).expect("kept before it was replaced");
+        // SAFETY: as this function was called.
+        return unsafe { ffi::PyObject_Vectorcall(usual.as_ptr(), args, count.cast_unsigned(), names) };
+    }
+    // SAFETY: there are as many arguments as said, none of them null.
+    let given =
+        unsafe { std::slice::from_raw_parts(args.cast::<NonNull<PyObject>>(), count.cast_unsigned()) };
+    let (function, args) = given.split_first().expect("at least one");
+    // SAFETY: the caller keeps it through the call.
+    let function = unsafe { Borrowed::from_ptr(py, function.as_ptr()) };
+    answer(py, || stm::atomically_with(py, &function, Given::Positions(args)).map(Bound::into_ptr))
+}
+
+/// Puts another function in the place of one of the module, with its name and its text, and keeps the one that was there.
+///
+/// # Safety
+/// `function` serves the function `name`.
+unsafe fn replace_function(
+    module: &Bound<'_, PyModule>,
+    name: &str,
+    function: PyCFunctionFastWithKeywords,
+    kept: &PyOnceLock<Py<PyAny>>,
+) -> PyResult<()> {
+    let py = module.py();
+    let made = module.getattr(name)?;
+    let module_name = module.name()?;
+    // SAFETY: a function of our module, whose description PyO3 has made for ever; so is the new one. A new reference
+    // comes back, or null with an exception set.
+    let other = unsafe {
+        assert!(ffi::PyCFunction_CheckExact(made.as_ptr()) != 0, "a function of ours");
+        let made = (*made.as_ptr().cast::<ffi::PyCFunctionObject>()).m_ml;
+        let method = Box::leak(Box::new(ffi::PyMethodDef {
+            ml_name: (*made).ml_name,
+            ml_meth: ffi::PyMethodDefPointer { PyCFunctionFastWithKeywords: function },
+            ml_flags: ffi::METH_FASTCALL | ffi::METH_KEYWORDS,
+            ml_doc: (*made).ml_doc,
+        }));
+        let other = ffi::PyCFunction_NewEx(method, module.as_ptr(), module_name.as_ptr());
+        Bound::from_owned_ptr_or_err(py, other)?
+    };
+    let _ = kept.set(py, made.unbind());
+    module.setattr(name, other)
+}
+
 #[inline]
 fn usual<F: Copy>(function: &OnceLock<F>) -> F {
     *function.get().expect("kept before it was replaced")
@@ -303,7 +361,10 @@ fn install_receivers<C: Replaced>(py: Python<'_>) -> PyResult<()> {
 }
 
 /// Replaces them all; at import.
-pub(crate) fn install(py: Python<'_>) -> PyResult<()> {
+pub(crate) fn install(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    let py = module.py();
+    // SAFETY: the function is that one.
+    unsafe { replace_function(module, "atomically", atomically, &ATOMICALLY) }?;
     install_senders::<PyChan>(py)?;
     install_senders::<SendChan>(py)?;
     install_receivers::<PyChan>(py)?;

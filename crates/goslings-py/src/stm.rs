@@ -5,6 +5,7 @@
 //! with a stack never leaves its thread, and one without runs a transaction within one step.
 //!
 //! **Invariants**
+//! * From its first read to its clearing a transaction is pinned: it holds variables without counting references.
 //! * A transaction is in its thread's chain while its function runs, and only then. What drops objects, and so may
 //!   call anything, happens while it is not, or while it is not borrowed.
 //! * No Python code runs that could reach a transaction while it is borrowed: it is out of the chain then (a wait for
@@ -14,8 +15,9 @@ use crate::awaitable::Awaitable;
 use crate::bubble::{On, step_of_transaction};
 use crate::errors::{self, TransactionConflict, TransactionRetry};
 use crate::host::{self, may_block};
+use crate::shared;
 use goslings::polled;
-use goslings::stm::{CommitError, Share, Space, Transaction, Var, Watch, space};
+use goslings::stm::{CommitError, Held, Kept, Pin, Share, Space, Transaction, Var, Watch, pin, space};
 use goslings::{Wait, WaitError};
 use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::ffi;
@@ -24,7 +26,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 use std::cell::{Cell, RefCell};
 use std::ops::Deref;
-use std::ptr;
+use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
 
@@ -34,35 +36,74 @@ const LOSSES_MAX: u32 = 8;
 /// What a variable holds.
 pub(crate) struct Object(Py<PyAny>);
 
+impl Object {
+    /// To be what this variable holds; None: one that is just made.
+    fn new(value: Py<PyAny>, owner: Option<&Bound<'_, PyAny>>) -> Object {
+        shared::may_race(&value, owner);
+        Object(value)
+    }
+}
+
 impl Share for Object {
     #[inline]
     fn share(&self) -> Object {
         // SAFETY: variables are read in calls of ours, which are attached; it counts and calls nobody.
         Object(self.0.clone_ref(unsafe { Python::assume_attached() }))
     }
+
+    #[inline]
+    unsafe fn share_racing(slot: *const Object) -> Option<Object> {
+        // SAFETY: attached as for `share`; by the caller's promise the slot changes by `exchange` alone, and what
+        // comes into one has been through `may_race`.
+        unsafe { shared::share_racing(slot.cast()) }.map(Object)
+    }
+
+    #[inline]
+    unsafe fn exchange(slot: *mut Object, value: &mut Object) {
+        // SAFETY: by the caller's promise the slot lives, and is changed here alone.
+        unsafe { shared::exchange(slot.cast(), &mut value.0) };
+    }
 }
 
-/// How a transaction holds on to a variable.
-pub(crate) struct Handle(Py<TVar>);
+/// A variable, apart from the object that stands for it in Python.
+struct Variable {
+    var: goslings::stm::TVar<Object>,
+    /// The number of the bubble that it was made in; 0: none.
+    made: u32,
+}
+
+/// How a transaction holds on to a variable: while it is pinned.
+#[derive(Clone, Copy)]
+pub(crate) struct Handle(Held<Variable>);
 
 impl Deref for Handle {
     type Target = goslings::stm::TVar<Object>;
 
     #[inline]
     fn deref(&self) -> &Self::Target {
-        &self.0.get().var
-    }
-}
-
-impl Share for Handle {
-    #[inline]
-    fn share(&self) -> Handle {
-        // SAFETY: as for `Object`.
-        Handle(self.0.clone_ref(unsafe { Python::assume_attached() }))
+        // SAFETY: a handle is made for the entry of a transaction that is pinned until it has been cleared.
+        unsafe { &self.0.get().var }
     }
 }
 
 impl Var for Handle {
+    type Value = Object;
+}
+
+/// How a watch does: it owns them.
+#[derive(Clone)]
+pub(crate) struct Owner(Kept<Variable>);
+
+impl Deref for Owner {
+    type Target = goslings::stm::TVar<Object>;
+
+    #[inline]
+    fn deref(&self) -> &Self::Target {
+        &self.0.var
+    }
+}
+
+impl Var for Owner {
     type Value = Object;
 }
 
@@ -80,6 +121,8 @@ struct Call(Py<PyAny>, Py<PyTuple>, Option<Py<PyDict>>);
 /// A transaction that runs.
 struct Running {
     tx: RefCell<Transaction<Handle>>,
+    /// While there is something in `tx`.
+    pin: Cell<Option<Pin>>,
     /// The number of its goroutine; 0: of the thread itself.
     owner: Cell<u64>,
     /// The next in the thread's chain.
@@ -182,6 +225,7 @@ impl Running {
     fn new() -> Running {
         Running {
             tx: RefCell::new(Transaction::new(space())),
+            pin: Cell::new(None),
             owner: Cell::new(0),
             outer: Cell::new(ptr::null()),
             doom: Cell::new(Doom::No),
@@ -216,11 +260,18 @@ impl Running {
         result
     }
 
+    /// Not in the chain: what a change of would let another attempt go differently.
+    fn watch(&self) -> Watch<Owner> {
+        // SAFETY: it is pinned since before it made its entries.
+        self.tx.borrow().watch_as(|handle| Owner(unsafe { handle.0.keep() }))
+    }
+
     /// Not in the chain: forgets the attempt.
     fn clear(&self) {
         self.doom.set(Doom::No);
         // Its owner alone reaches it, and what is called by a drop does not find it.
         self.tx.borrow_mut().clear();
+        self.pin.set(None);
         if !self.after.borrow().is_empty() {
             drop(self.after.take());
         }
@@ -230,11 +281,29 @@ impl Running {
 /// How one attempt went.
 enum Went<'py> {
     Committed(Bound<'py, PyAny>, Vec<Call>),
-    Retry(Watch<Handle>),
+    Retry(Watch<Owner>),
     Conflict,
     /// Somebody else has the turn.
     NotNow,
     Raised(PyErr),
+}
+
+/// What the function of a transaction is called with.
+#[derive(Clone, Copy)]
+pub(crate) enum Given<'a, 'py> {
+    All(&'a Bound<'py, PyTuple>, Option<&'a Bound<'py, PyDict>>),
+    /// Positions only, as the caller has them: a tuple would count a reference to each.
+    Positions(&'a [NonNull<ffi::PyObject>]),
+}
+
+impl<'py> Given<'_, 'py> {
+    #[inline]
+    fn call(self, function: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        match self {
+            Given::All(args, kwargs) => host::call(function, args, kwargs),
+            Given::Positions(args) => host::call_with(function, args),
+        }
+    }
 }
 
 /// A transaction from its first attempt to its commit.
@@ -242,23 +311,18 @@ struct Attempts<'a, 'py> {
     running: Option<Box<Running>>,
     lost: u32,
     function: &'a Bound<'py, PyAny>,
-    args: &'a Bound<'py, PyTuple>,
-    kwargs: Option<&'a Bound<'py, PyDict>>,
+    given: Given<'a, 'py>,
 }
 
 impl<'a, 'py> Attempts<'a, 'py> {
-    fn new(
-        function: &'a Bound<'py, PyAny>,
-        args: &'a Bound<'py, PyTuple>,
-        kwargs: Option<&'a Bound<'py, PyDict>>,
-    ) -> Attempts<'a, 'py> {
+    fn new(function: &'a Bound<'py, PyAny>, given: Given<'a, 'py>) -> Attempts<'a, 'py> {
         if !used() {
             // Ordering: Relaxed. See `used`.
             USED.store(true, Ordering::Relaxed);
         }
         let running = SPARE.take().unwrap_or_else(|| Box::new(Running::new()));
         running.owner.set(owner());
-        Attempts { running: Some(running), lost: 0, function, args, kwargs }
+        Attempts { running: Some(running), lost: 0, function, given }
     }
 
     fn running(&self) -> &Running {
@@ -268,9 +332,10 @@ impl<'a, 'py> Attempts<'a, 'py> {
     /// Runs the function once and tries to commit.
     fn attempt(&mut self) -> Went<'py> {
         let running = self.running();
+        running.pin.set(Some(pin()));
         running.tx.borrow_mut().begin();
         let linked = Linked::new(running);
-        let mut result = call(self.function, self.args, self.kwargs);
+        let mut result = self.given.call(self.function);
         if let Ok(value) = &result {
             // A step of an explored run; may raise, as any call that a goroutine is cancelled in.
             if let Err(error) = step_of_transaction(value.py(), "stm.commit", On::Anything) {
@@ -279,13 +344,13 @@ impl<'a, 'py> Attempts<'a, 'py> {
         }
         drop(linked);
         match (running.doom.get(), result) {
-            (Doom::Retry, Ok(_)) => Went::Retry(running.tx.borrow().watch()),
+            (Doom::Retry, Ok(_)) => Went::Retry(running.watch()),
             (Doom::Conflict, Ok(_)) => Went::Conflict,
             (Doom::No, Ok(value)) => self.commit(value),
             (doom, Err(error)) => {
                 let py = self.function.py();
                 if doom == Doom::Retry && error.is_instance_of::<TransactionRetry>(py) {
-                    Went::Retry(running.tx.borrow().watch())
+                    Went::Retry(running.watch())
                 } else if doom == Doom::Conflict && error.is_instance_of::<TransactionConflict>(py) {
                     Went::Conflict
                 } else {
@@ -350,15 +415,6 @@ impl Drop for Attempts<'_, '_> {
     }
 }
 
-#[inline]
-fn call<'py>(
-    function: &Bound<'py, PyAny>,
-    args: &Bound<'py, PyTuple>,
-    kwargs: Option<&Bound<'py, PyDict>>,
-) -> PyResult<Bound<'py, PyAny>> {
-    host::call(function, args, kwargs)
-}
-
 /// Calls what was to be called after the commit. All of it, in order; the first exception is raised, others are shown.
 fn run_after(py: Python<'_>, after: Vec<Call>) -> PyResult<()> {
     let mut raised = Ok(());
@@ -386,21 +442,17 @@ fn no_transaction(what: &str) -> PyErr {
 /// Haskell: `TVar`. What it holds should not be changed in place: others would see that at once, and nothing would
 /// undo it; `set` another value, or `modify` it into one.
 #[pyclass(module = "goslings.stm", frozen, generic, weakref)]
-pub(crate) struct TVar {
-    var: goslings::stm::TVar<Object>,
-    /// The number of the bubble that it was made in; 0: none.
-    made: u32,
-}
+pub(crate) struct TVar(Kept<Variable>);
 
 impl TVar {
+    #[inline]
     fn write<'py>(slf: &Bound<'py, Self>, value: Py<PyAny>) -> PyResult<()> {
-        let me = slf.get();
-        let value = Object(value);
+        let me = &slf.get().0;
+        let value = Object::new(value, Some(slf.as_any()));
         let rest = with_current(|running| match running {
             None => Some(value),
             Some(running) => {
-                let handle = || Handle(slf.clone().unbind());
-                let before = running.tx.borrow_mut().write_as(&me.var, handle, value);
+                let before = running.tx.borrow_mut().write_as(&me.var, || Handle(me.held()), value);
                 drop(before);
                 None
             }
@@ -419,12 +471,13 @@ impl TVar {
     }
 
     fn read(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
-        let me = slf.get();
+        let me = &slf.get().0;
+        shared::used(slf.as_any());
         with_current(|running| match running {
             None => Ok(me.var.get().0),
             Some(running) => {
                 running.alive()?;
-                let found = running.tx.borrow_mut().read_as(&me.var, || Handle(slf.clone().unbind()));
+                let found = running.tx.borrow_mut().read_as(&me.var, || Handle(me.held()));
                 found.map(|object| object.0).map_err(|_| running.end(Doom::Conflict))
             }
         })
@@ -436,12 +489,13 @@ impl TVar {
     #[new]
     #[pyo3(signature = (value, /))]
     fn new(value: Py<PyAny>) -> TVar {
-        TVar { var: goslings::stm::TVar::new(Object(value)), made: goslings::bubble::current_id() }
+        let var = goslings::stm::TVar::new(Object::new(value, None));
+        TVar(Kept::new(Variable { var, made: goslings::bubble::current_id() }))
     }
 
     /// The value: in a transaction, as that sees it; outside, as of now. Never blocks.
     fn get(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
-        step_of_transaction(slf.py(), "TVar.get", On::Shared(slf.get().made))?;
+        step_of_transaction(slf.py(), "TVar.get", On::Shared(slf.get().0.made))?;
         TVar::read(slf)
     }
 
@@ -450,7 +504,7 @@ impl TVar {
     /// Blocks, outside, only while a transaction that has lost too often has its turn.
     #[pyo3(signature = (value, /))]
     fn set(slf: &Bound<'_, Self>, value: Py<PyAny>) -> PyResult<()> {
-        step_of_transaction(slf.py(), "TVar.set", On::Shared(slf.get().made))?;
+        step_of_transaction(slf.py(), "TVar.set", On::Shared(slf.get().0.made))?;
         with_current(|running| running.map_or(Ok(()), Running::alive))?;
         TVar::write(slf, value)
     }
@@ -468,7 +522,7 @@ impl TVar {
         if with_current(|running| running.is_none()) {
             let again = slf.getattr("modify")?;
             let all = behind(r#fn, args)?;
-            return run(py, &again, &all, None);
+            return run(py, &again, Given::All(&all, None));
         }
         let value = TVar::get(slf)?;
         let all = behind(value.into_bound(py), args)?;
@@ -478,7 +532,7 @@ impl TVar {
     }
 
     fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
-        let now = self.var.get().0;
+        let now = self.0.var.get().0;
         let value = now.bind(py);
         let kind = value.get_type();
         // A variable may hold what holds the variable.
@@ -501,13 +555,22 @@ impl TVar {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        self.var.visit(|object| visit.call(&object.0)).unwrap_or(Ok(()))
+        self.0.var.visit(|object| visit.call(&object.0)).unwrap_or(Ok(()))
     }
 
     fn __clear__(&self) {
         // SAFETY: the collector is attached.
         let none = unsafe { Python::assume_attached() }.None();
-        drop(self.var.replace(Object(none)));
+        drop(self.0.var.replace(Object(none)));
+    }
+}
+
+impl Drop for TVar {
+    fn drop(&mut self) {
+        // What it holds goes at once; the memory, when no transaction is left that has used it.
+        // SAFETY: objects are dropped by whoever is attached.
+        let none = unsafe { Python::assume_attached() }.None();
+        drop(self.0.var.replace(Object(none)));
     }
 }
 
@@ -522,10 +585,9 @@ fn behind<'py>(first: Bound<'py, PyAny>, args: &Bound<'py, PyTuple>) -> PyResult
 fn run<'py>(
     py: Python<'py>,
     function: &Bound<'py, PyAny>,
-    args: &Bound<'py, PyTuple>,
-    kwargs: Option<&Bound<'py, PyDict>>,
+    given: Given<'_, 'py>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    let mut attempts = Attempts::new(function, args, kwargs);
+    let mut attempts = Attempts::new(function, given);
     loop {
         let wants_turn = match attempts.attempt() {
             Went::Committed(value, after) => return attempts.done(value, after),
@@ -561,8 +623,8 @@ fn waited(py: Python<'_>, result: Result<(), WaitError>) -> PyResult<()> {
 }
 
 /// The number of the bubble in which all of them were made; 0: none.
-fn common(watch: &Watch<Handle>) -> u32 {
-    let mut made = watch.vars().map(|var| var.0.get().made);
+fn common(watch: &Watch<Owner>) -> u32 {
+    let mut made = watch.vars().map(|var| var.0.made);
     let first = made.next().unwrap_or(0);
     if made.all(|other| other == first) { first } else { 0 }
 }
@@ -580,17 +642,26 @@ pub(crate) fn atomically<'py>(
     args: &Bound<'py, PyTuple>,
     kwargs: Option<&Bound<'py, PyDict>>,
 ) -> PyResult<Bound<'py, PyAny>> {
+    atomically_with(py, r#fn, Given::All(args, kwargs))
+}
+
+#[inline]
+pub(crate) fn atomically_with<'py>(
+    py: Python<'py>,
+    function: &Bound<'py, PyAny>,
+    given: Given<'_, 'py>,
+) -> PyResult<Bound<'py, PyAny>> {
     let nested = with_current(|running| {
         running.map(|running| {
             running.alive()?;
-            running.nested(|| call(r#fn, args, kwargs))
+            running.nested(|| given.call(function))
         })
     });
     if let Some(result) = nested {
         return result;
     }
     may_block(py, "aatomically(...)")?;
-    run(py, r#fn, args, kwargs)
+    run(py, function, given)
 }
 
 /// Waits, when awaited, until a transaction is worth another attempt.
@@ -598,7 +669,7 @@ pub(crate) fn atomically<'py>(
 pub(crate) struct Watching(std::sync::atomic::AtomicPtr<Until>);
 
 enum Until {
-    Changed(Watch<Handle>, u32),
+    Changed(Watch<Owner>, u32),
     TurnOver(&'static Space),
 }
 
@@ -650,7 +721,7 @@ pub(crate) fn attempt<'py>(
     if with_current(|running| running.is_some()) {
         return Err(PyRuntimeError::new_err("aatomically inside a transaction: call atomically"));
     }
-    let mut attempts = Attempts::new(r#fn, args, Some(kwargs));
+    let mut attempts = Attempts::new(r#fn, Given::All(args, Some(kwargs)));
     let until = loop {
         match attempts.attempt() {
             Went::Committed(value, after) => return Ok((true, attempts.done(value, after)?)),
@@ -696,7 +767,7 @@ pub(crate) fn or_else<'py>(py: Python<'py>, functions: &Bound<'py, PyTuple>) -> 
         let running = running.ok_or_else(|| no_transaction("or_else()"))?;
         for (index, function) in functions.iter().enumerate() {
             running.alive()?;
-            match running.nested(|| call(&function, &none, None)) {
+            match running.nested(|| host::call(&function, &none, None)) {
                 Err(error)
                     if index < last
                         && running.doom.get() == Doom::Retry

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::clock::Wait;
-use crate::sync::model;
+use crate::sync::{AtomicU64, Ordering, model};
 use ::loom::sync::Arc;
 use ::loom::thread;
 use std::ops::Deref;
@@ -30,6 +30,35 @@ impl Var for Cell {
 }
 
 type Tx = Transaction<Cell>;
+
+/// A number that is read while others exchange it.
+struct Racing(AtomicU64);
+
+impl Share for Racing {
+    fn share(&self) -> Racing {
+        // Ordering: Relaxed. Under the lock.
+        Racing(AtomicU64::new(self.0.load(Ordering::Relaxed)))
+    }
+
+    unsafe fn share_racing(slot: *const Racing) -> Option<Racing> {
+        // Ordering: Acquire, as `Share` wants it.
+        let found = unsafe { &*slot }.0.load(Ordering::Acquire);
+        Some(Racing(AtomicU64::new(found)))
+    }
+
+    unsafe fn exchange(slot: *mut Racing, value: &mut Racing) {
+        // Ordering: Release, as `Share` wants it; the other is the caller's own.
+        let before = unsafe { &*slot }.0.swap(value.number(), Ordering::Release);
+        value.0.store(before, Ordering::Relaxed);
+    }
+}
+
+impl Racing {
+    fn number(&self) -> u64 {
+        // Ordering: Relaxed. The caller's own.
+        self.0.load(Ordering::Relaxed)
+    }
+}
 
 fn cell() -> Cell {
     cells().0
@@ -211,5 +240,29 @@ fn an_alternative_that_was_undone_is_still_watched() {
         }
         writer.join().expect("no panic");
         assert_eq!(y.get(), 0);
+    });
+}
+
+#[test]
+fn a_look_without_the_lock_finds_a_value_and_its_version() {
+    model(0, || {
+        let space = new_space();
+        let x = Arc::new(TVar::new(Racing(AtomicU64::new(0))));
+        let inner = Arc::clone(&x);
+        let writer = thread::spawn(move || {
+            for value in 1..=2 {
+                let set = inner.set(space, Racing(AtomicU64::new(value)));
+                assert!(set.is_ok(), "nobody has the turn");
+            }
+        });
+        let mut last = 0;
+        for _ in 0..2 {
+            let (version, value) = x.read(&mut Vec::new());
+            assert_eq!(version, value.number(), "each commit draws the next time");
+            assert!(version >= last);
+            last = version;
+        }
+        writer.join().expect("no panic");
+        assert_eq!(x.get().number(), 2);
     });
 }

@@ -16,6 +16,7 @@
 //! * Locks of variables are taken in address order, all of a commit at once, or one alone for a read.
 //! * Under a lock only data moves: values are dropped by whoever holds the transaction, after unlocking.
 
+mod kept;
 #[cfg(all(test, loom))]
 mod loom;
 #[cfg(all(test, not(loom)))]
@@ -25,6 +26,7 @@ mod turn;
 mod tvar;
 mod watch;
 
+pub use kept::{Held, Kept, Pin, after_fork_child, pin};
 pub use transaction::{CommitError, Conflict, Mark, Transaction};
 pub use turn::{Space, space};
 pub use tvar::{Share, TVar, Var};

@@ -6,7 +6,7 @@
 //! * `undo` holds, for what was written inside a nested part, what was pending before.
 
 use super::turn::Space;
-use super::tvar::{Share, State, TVar, Var};
+use super::tvar::{Share, TVar, Var, Watchers};
 use super::watch::Watch;
 use crate::lock::{SmallGuards, lock_all};
 use crate::waiter::{Park, Parker, at_once};
@@ -58,6 +58,8 @@ pub struct Transaction<K: Var> {
     /// Whether writes are noted in `undo`.
     depth: usize,
     undo: Vec<(usize, Option<K::Value>)>,
+    /// What was read and is not used: dropped when it is cleared, where a drop may call anything.
+    stale: Vec<K::Value>,
     /// How much is pending.
     writes: usize,
     has_turn: bool,
@@ -75,6 +77,7 @@ impl<K: Var> Transaction<K> {
             places: HashMap::default(),
             depth: 0,
             undo: Vec::new(),
+            stale: Vec::new(),
             writes: 0,
             has_turn: false,
         }
@@ -93,6 +96,7 @@ impl<K: Var> Transaction<K> {
         self.depth = 0;
         self.writes = 0;
         self.undo.clear();
+        self.stale.clear();
         self.pending.clear();
         self.entries.clear();
         if !self.places.is_empty() {
@@ -141,7 +145,7 @@ impl<K: Var> Transaction<K> {
         handle: impl FnOnce() -> K,
     ) -> Result<K::Value, Conflict> {
         let Some(place) = self.find(var) else {
-            let (version, value) = var.read();
+            let (version, value) = var.read(&mut self.stale);
             self.push(handle(), version);
             if version > self.snapshot {
                 self.extend()?;
@@ -151,7 +155,7 @@ impl<K: Var> Transaction<K> {
         if let Some(pending) = &self.pending[place] {
             return Ok(pending.share());
         }
-        let (version, value) = var.read();
+        let (version, value) = var.read(&mut self.stale);
         let seen = &mut self.entries[place].seen;
         if *seen == UNREAD {
             // Written in a nested part that was undone.
@@ -312,7 +316,7 @@ impl<K: Var> Transaction<K> {
     /// `order`: the places of what is to be written, by address.
     fn publish_in(&mut self, order: &[usize], wakes: &mut WakeList<()>) -> Result<(), CommitError> {
         let locks = order.iter().map(|&place| self.entries[place].var.mutex());
-        let mut guards: SmallGuards<'_, State<K::Value>, INLINE> = lock_all(locks);
+        let mut guards: SmallGuards<'_, Watchers, INLINE> = lock_all(locks);
         if self.space.is_taken() && !self.has_turn {
             return Err(CommitError::NotNow);
         }
@@ -334,11 +338,18 @@ impl<K: Var> Transaction<K> {
         Ok(())
     }
 
-    /// What would have to change for another attempt to go differently: all that was read.
+    /// What would have to change for another attempt to go differently: all that was read. `keep` makes what the
+    /// watch holds on to a variable by.
+    #[must_use]
+    pub fn watch_as<W: Var<Value = K::Value>>(&self, keep: impl Fn(&K) -> W) -> Watch<W> {
+        let read = self.entries.iter().filter(|entry| entry.seen != UNREAD);
+        Watch::new(read.map(|entry| (keep(&entry.var), entry.seen)).collect())
+    }
+
+    /// The same, by shares of what the transaction holds.
     #[must_use]
     pub fn watch(&self) -> Watch<K> {
-        let read = self.entries.iter().filter(|entry| entry.seen != UNREAD);
-        Watch::new(read.map(|entry| (entry.var.share(), entry.seen)).collect())
+        self.watch_as(K::share)
     }
 }
 

@@ -1,9 +1,16 @@
 //! A variable that transactions read and write.
+//!
+//! **Invariants**
+//! * The value is exchanged under the lock, between two changes of the word: to COMMITTING before, to the new version
+//!   after. So who finds the same version before and after a look at the value has looked at one that stood still,
+//!   and needs no lock, if it can look at a value that others exchange ([`Share::share_racing`]).
+//! * A read writes nothing to the variable unless it takes the lock: readers share it without slowing each other.
 
 use super::turn::Space;
 use crate::lock::{Guard, Mutex, Rank};
 use crate::sync::{AtomicU64, Ordering};
 use crate::waitq::{WaitQueue, WakeList};
+use std::cell::UnsafeCell;
 use std::fmt;
 use std::ops::Deref;
 
@@ -11,10 +18,35 @@ use std::ops::Deref;
 const COMMITTING: u64 = 1;
 
 /// A value that may be in several places at once, such as a counted reference.
-pub trait Share {
+pub trait Share: Sized {
     /// Another one of it. Called under a lock: it moves data, and calls nobody.
     #[must_use]
     fn share(&self) -> Self;
+
+    /// Another one of what is in `slot`, which somebody may `exchange` at this moment. None: only under the lock.
+    ///
+    /// If it is had, the look was an acquiring one; and if it was exchanged meanwhile, it may be anything that can be
+    /// dropped.
+    ///
+    /// # Safety
+    /// `slot` lives, and is changed by `exchange` alone.
+    #[inline]
+    #[must_use]
+    unsafe fn share_racing(slot: *const Self) -> Option<Self> {
+        let _ = slot;
+        None
+    }
+
+    /// Puts `value` into `slot`; what was there is in `value` afterwards. Moves data, and calls nobody. The change is a
+    /// releasing one, if `share_racing` is not the default.
+    ///
+    /// # Safety
+    /// `slot` lives, and only `share_racing` looks at it meanwhile.
+    #[inline]
+    unsafe fn exchange(slot: *mut Self, value: &mut Self) {
+        // SAFETY: the caller's promise; without a `share_racing` of its own nobody looks.
+        std::mem::swap(unsafe { &mut *slot }, value);
+    }
 }
 
 impl<T: Clone> Share for T {
@@ -33,37 +65,44 @@ impl<V: Share> Var for std::sync::Arc<TVar<V>> {
     type Value = V;
 }
 
-pub(super) struct State<V> {
-    value: V,
-    /// Those who wait for a change.
-    watchers: WaitQueue<()>,
-}
+/// Those who wait for a change.
+pub(super) type Watchers = WaitQueue<()>;
 
 /// A variable that changes only in transactions.
+// On cache lines of its own: two variables have nothing to do with each other.
+#[repr(align(64))]
 pub struct TVar<V> {
     /// `version << 1`, and COMMITTING.
     word: AtomicU64,
-    state: Mutex<State<V>>,
+    /// Exchanged by whoever has the lock.
+    value: UnsafeCell<V>,
+    watchers: Mutex<Watchers>,
 }
 
-impl<V> TVar<V> {
+// SAFETY: the value is changed under the lock, and looked at under it or as `Share::share_racing` can.
+unsafe impl<V: Send + Sync> Sync for TVar<V> {}
+
+impl<V: Share> TVar<V> {
     /// A variable with this value, as old as everything.
     #[must_use]
     pub fn new(value: V) -> TVar<V> {
-        let state = State { value, watchers: WaitQueue::new() };
-        TVar { word: AtomicU64::new(0), state: Mutex::new(Rank::Object, state) }
+        TVar {
+            word: AtomicU64::new(0),
+            value: UnsafeCell::new(value),
+            watchers: Mutex::new(Rank::Object, WaitQueue::new()),
+        }
     }
 
     pub(super) fn address(&self) -> usize {
         std::ptr::from_ref(self).addr()
     }
 
-    pub(super) fn lock(&self) -> Guard<'_, State<V>> {
-        self.state.lock()
+    pub(super) fn lock(&self) -> Guard<'_, Watchers> {
+        self.watchers.lock()
     }
 
-    pub(super) fn mutex(&self) -> &Mutex<State<V>> {
-        &self.state
+    pub(super) fn mutex(&self) -> &Mutex<Watchers> {
+        &self.watchers
     }
 
     /// The version, by whoever holds the lock and is not committing.
@@ -94,38 +133,64 @@ impl<V> TVar<V> {
         self.word.store(version << 1, Ordering::Release);
     }
 
-    /// Exchanges the value, as of this version, and claims all who wait for that.
+    /// Exchanges the value, as of this version, and claims all who wait for that. It was announced; the caller has
+    /// the lock.
     pub(super) fn publish(
         &self,
-        state: &mut State<V>,
+        watchers: &mut Watchers,
         version: u64,
         value: &mut V,
         wakes: &mut WakeList<()>,
     ) {
-        std::mem::swap(&mut state.value, value);
-        // Ordering: Release pairs with the Acquire in `is_still`.
+        // SAFETY: under the lock.
+        unsafe { V::exchange(self.value.get(), value) };
+        // Ordering: Release pairs with the Acquire in `is_still` and in `read`.
         self.word.store(version << 1, Ordering::Release);
-        while let Some(watcher) = state.watchers.pop() {
+        while let Some(watcher) = watchers.pop() {
             wakes.push(watcher);
         }
     }
 
     /// Calls `look` with the value, unless somebody has the lock: for a collector's visit.
     pub fn visit<R>(&self, look: impl FnOnce(&V) -> R) -> Option<R> {
-        self.state.try_lock().map(|state| look(&state.value))
+        let _lock = self.watchers.try_lock()?;
+        // SAFETY: under the lock nobody exchanges it.
+        Some(look(unsafe { &*self.value.get() }))
     }
 
-    /// Puts another value in place of its own, which comes back: for a collector that breaks a cycle. Nobody is told.
-    pub fn replace(&self, value: V) -> V {
-        std::mem::replace(&mut self.state.lock().value, value)
+    /// Puts another value in place of its own, which comes back: for whoever takes the variable apart. Nobody is
+    /// told, and nobody may read it any more.
+    pub fn replace(&self, mut value: V) -> V {
+        let _lock = self.watchers.lock();
+        // SAFETY: under the lock.
+        unsafe { V::exchange(self.value.get(), &mut value) };
+        value
     }
-}
 
-impl<V: Share> TVar<V> {
-    /// The value and its version, of one instant.
-    pub(super) fn read(&self) -> (u64, V) {
-        let state = self.state.lock();
-        (self.version(), state.value.share())
+    /// The value and its version, of one instant. `stale`: what else came of it, to be dropped later.
+    #[inline]
+    pub(super) fn read(&self, stale: &mut Vec<V>) -> (u64, V) {
+        // Ordering: Acquire pairs with the Release in `publish`: the value is that version's or a later one.
+        let before = self.word.load(Ordering::Acquire);
+        if before & COMMITTING == 0 {
+            // SAFETY: exchanged by `publish` and `replace` alone.
+            if let Some(value) = unsafe { V::share_racing(self.value.get()) } {
+                // Ordering: Acquire. The look at the value was an acquiring one, so this one comes after it; had it
+                // found a later value, what was stored before that, at least COMMITTING, would be found here.
+                if self.word.load(Ordering::Acquire) == before {
+                    return (before >> 1, value);
+                }
+                stale.push(value);
+            }
+        }
+        self.read_locked()
+    }
+
+    #[cold]
+    fn read_locked(&self) -> (u64, V) {
+        let _lock = self.watchers.lock();
+        // SAFETY: under the lock nobody exchanges it.
+        (self.version(), unsafe { &*self.value.get() }.share())
     }
 
     /// Sets it: a transaction that does nothing else. The value that was there comes back.
@@ -135,12 +200,12 @@ impl<V: Share> TVar<V> {
     pub fn set(&self, space: &Space, mut value: V) -> Result<V, V> {
         let mut wakes = WakeList::new();
         {
-            let mut state = self.state.lock();
+            let mut watchers = self.watchers.lock();
             if space.is_taken() {
                 return Err(value);
             }
             self.announce();
-            self.publish(&mut state, space.draw(), &mut value, &mut wakes);
+            self.publish(&mut watchers, space.draw(), &mut value, &mut wakes);
         }
         wakes.wake_all();
         Ok(value)
@@ -149,13 +214,7 @@ impl<V: Share> TVar<V> {
     /// The value now: a transaction that reads nothing else.
     #[must_use]
     pub fn get(&self) -> V {
-        self.state.lock().value.share()
-    }
-}
-
-impl<V> State<V> {
-    pub(super) fn watchers(&mut self) -> &mut WaitQueue<()> {
-        &mut self.watchers
+        self.read(&mut Vec::new()).1
     }
 }
 

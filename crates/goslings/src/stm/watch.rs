@@ -70,12 +70,12 @@ impl<K: Var> Watch<K> {
     /// Queues a node everywhere. False: something has changed already.
     fn queue(&self, nodes: &[Node<()>]) -> bool {
         self.read.iter().zip(nodes).all(|((var, version), node)| {
-            let mut state = var.lock();
+            let mut watchers = var.lock();
             let same = var.version() == *version;
             if same {
                 // SAFETY: the node stays in the list of `wait_with`, which does not return before the node was
                 // popped and its waiter woken, or removed by `withdraw`; the wait has begun.
-                unsafe { state.watchers().push(node) };
+                unsafe { watchers.push(node) };
             }
             same
         })
@@ -83,7 +83,7 @@ impl<K: Var> Watch<K> {
 
     fn withdraw(&self, nodes: &[Node<()>]) {
         for ((var, _), node) in self.read.iter().zip(nodes) {
-            var.lock().watchers().remove(node);
+            var.lock().remove(node);
         }
     }
 }
