@@ -74,6 +74,15 @@ def rng() -> random.Random:
     return random.Random(seed)
 
 
+@pytest.fixture(scope="session")
+def certificates() -> Iterator[dict[str, str]]:
+    """Files: a certificate authority (CA), and a certificate for localhost (CERT) with its key (KEY)."""
+    import real
+
+    with real.certificates() as made:
+        yield made
+
+
 def by_goroutine(fn: Callable[[], Any]) -> Callable[[], Any]:
     return go(fn).result
 

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-import pytest
-import real
 from helpers import check_child
 
 BEGIN = """
@@ -48,13 +44,7 @@ goslings.gomaxprocs(1)
 """
 
 
-@pytest.fixture(scope="module")
-def env() -> Iterator[dict[str, str]]:
-    with real.certificates() as made:
-        yield made
-
-
-def test_tls_between_goroutines_of_one_worker(env: dict[str, str]) -> None:
+def test_tls_between_goroutines_of_one_worker(certificates: dict[str, str]) -> None:
     check_child(
         BEGIN
         + """
@@ -93,11 +83,11 @@ server = go(serve)
 for waiter in [go(client, i) for i in range(30)]:
     waiter.result(60)
 """,
-        env=env,
+        env=certificates,
     )
 
 
-def test_tls_sockets_from_before_the_patch_follow(env: dict[str, str]) -> None:
+def test_tls_sockets_from_before_the_patch_follow(certificates: dict[str, str]) -> None:
     check_child(
         BEGIN
         + """
@@ -111,11 +101,11 @@ assert old_server.gettimeout() == 60.0 and old_client.gettimeout() is None
 old_client.sendall(b"again")
 assert old_server.recv(100) == b"again"
 """,
-        env=env,
+        env=certificates,
     )
 
 
-def test_tls_timeouts(env: dict[str, str]) -> None:
+def test_tls_timeouts(certificates: dict[str, str]) -> None:
     check_child(
         BEGIN
         + """
@@ -148,11 +138,11 @@ def check():
 
 places(check)
 """,
-        env=env,
+        env=certificates,
     )
 
 
-def test_tls_errors(env: dict[str, str]) -> None:
+def test_tls_errors(certificates: dict[str, str]) -> None:
     check_child(
         BEGIN
         + """
@@ -193,11 +183,11 @@ def check():
 
 go(check).result(100)
 """,
-        env=env,
+        env=certificates,
     )
 
 
-def test_tls_on_threads_and_goroutines_at_once(env: dict[str, str]) -> None:
+def test_tls_on_threads_and_goroutines_at_once(certificates: dict[str, str]) -> None:
     check_child(
         BEGIN
         + """
@@ -221,5 +211,5 @@ goroutines += [go(f) for f in work[1::2]]
 for g in goroutines:
     g.result(60)
 """,
-        env=env,
+        env=certificates,
     )

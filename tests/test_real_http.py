@@ -5,10 +5,8 @@ accounted for."""
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator
 
 import pytest
-import real
 from helpers import check_child
 
 BEGIN = """
@@ -139,12 +137,6 @@ def end():
 """
 
 LIBRARIES = ["urllib", "requests", "urllib3", "httpx"]
-
-
-@pytest.fixture(scope="module")
-def certificates() -> Iterator[dict[str, str]]:
-    with real.certificates() as made:
-        yield made
 
 
 @pytest.fixture(params=[(name, secure) for secure in ("no", "yes") for name in LIBRARIES], ids="-".join)

@@ -560,26 +560,11 @@ def test_several_addresses() -> None:
             Server(hello, bind=(first.removeprefix("http://"),))
 
 
-@pytest.fixture(scope="session")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("tls") / "both.pem"
-    command = (
-        "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -addext subjectAltName=DNS:localhost"
-    )
-    command += f" -keyout {path} -out {path}.crt"
-    try:
-        subprocess.run(command.split(), check=True, capture_output=True)
-    except FileNotFoundError:
-        pytest.skip("the openssl command makes the certificate, and is not installed")
-    path.write_bytes(path.read_bytes() + Path(f"{path}.crt").read_bytes())
-    return path
-
-
-def test_tls(certificate: Path) -> None:
+def test_tls(certificates: dict[str, str]) -> None:
     data = os.urandom(1 << 20)
-    with serving(echo, certfile=str(certificate)) as server:
+    with serving(echo, certfile=certificates["CERT"], keyfile=certificates["KEY"]) as server:
         assert server.addresses[0].startswith("https://")
-        context = ssl.create_default_context(cafile=f"{certificate}.crt")
+        context = ssl.create_default_context(cafile=certificates["CA"])
         for _ in range(3):
             with context.wrap_socket(dial(server), server_hostname="localhost") as sock:
                 sock.sendall(request("/", "POST", body=data))
@@ -679,7 +664,7 @@ def test_the_command_serves_and_stops(tmp_path: Path) -> None:
         (["no_such_module_at_all:app"], "there is no module"),
         (["json:nothing"], "has no 'nothing'"),
         (["json:__name__"], "is no WSGI application"),
-        (["json:dumps", "--bind", "x"], "not an address"),
+        (["json:dumps", "--bind", "x"], "an address is"),
         (["json:dumps", "--workers", "0"], "workers must be a positive whole number"),
         (["json:dumps", "--body-limit", "1X"], "positive size"),
         (["json:dumps", "--keep-alive", "-1"], "keep_alive"),

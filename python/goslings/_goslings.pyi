@@ -1,5 +1,6 @@
 """The compiled part of goslings. Import from `goslings` instead."""
 
+import collections.abc
 from collections.abc import Buffer, Callable, Coroutine, Generator
 from types import GenericAlias, TracebackType
 from typing import Any, Literal, NoReturn, Self, SupportsIndex, final, overload
@@ -729,16 +730,19 @@ class Semaphore:
     def __deepcopy__(self, _memo: object) -> NoReturn: ...
     def __reduce__(self) -> NoReturn: ...
 
-@final
+@disjoint_base
 class Conn:
     """A connection: bytes that come and go, in order.
 
     Made by `dial` and by `Listener.accept`. `Conn(fd)` takes over a connected stream socket. Any goroutine or
     thread may use it at any time; one of them at a time should read, and one write. As a context manager it closes
     at the end.
+
+    `Conn(other)` is one more for the bytes of another connection. So subclasses are made that have something above
+    these, as TLS: they bring `recv` and `send`, their twins, `recv_into`, `close` and `close_write`.
     """
 
-    def __new__(cls, fd: int) -> Self: ...
+    def __new__(cls, fd: int | Conn) -> Self: ...
     def recv(self, n: int = 65536, timeout: float | None = None) -> bytes:
         """Receives at most `n` bytes, as soon as there are any; b"" once the other side has closed its sending
         half.
@@ -769,10 +773,28 @@ class Conn:
         the deadline: then TimeoutError, and nobody knows how much was sent. Raises OSError by its error number.
         """
 
-    def arecv(self, n: int = 65536, timeout: float | None = None) -> Awaitable[bytes]:
+    def _send_parts(self, data: Buffer, timeout: float) -> None:
+        """As `send`, but `timeout` is how long the other side may take nothing."""
+
+    def _try_send(self, data: Buffer) -> int:
+        """Sends what there is room for; returns how many bytes. Never blocks."""
+
+    def _take_rest(self, n: int) -> bytes:
+        """Takes out at most `n` bytes of what was read ahead."""
+
+    def _put_rest(self, data: bytes) -> None:
+        """Puts back what was read and not used: it comes first."""
+
+    def _shutdown(self, how: int) -> None:
+        """`socket.shutdown`."""
+
+    def _reset(self) -> None:
+        """Has `close` forget what was not sent yet, and break the line."""
+
+    def arecv(self, n: int = 65536, timeout: float | None = None) -> collections.abc.Awaitable[bytes]:
         """arecv(n=65536, timeout=None): as `recv`, awaited."""
 
-    def asend(self, data: Buffer, timeout: float | None = None) -> Awaitable[None]:
+    def asend(self, data: Buffer, timeout: float | None = None) -> collections.abc.Awaitable[None]:
         """asend(data, timeout=None): as `send`, awaited. A copy of the data is sent. If it is cancelled, part of it
         may have been.
         """
@@ -819,7 +841,7 @@ class Conn:
     def __deepcopy__(self, _memo: object) -> NoReturn: ...
     def __reduce__(self) -> NoReturn: ...
 
-@final
+@disjoint_base
 class Listener:
     """A socket that connections come in on.
 
@@ -833,7 +855,7 @@ class Listener:
         number: EBADF if it is closed, EMFILE if there are no descriptors left, and the connection waits.
         """
 
-    def aaccept(self, timeout: float | None = None) -> Awaitable[Conn]:
+    def aaccept(self, timeout: float | None = None) -> collections.abc.Awaitable[Conn]:
         """aaccept(timeout=None): as `accept`, awaited."""
 
     def close(self) -> None:
@@ -855,7 +877,7 @@ class Listener:
     def __iter__(self) -> Self: ...
     def __next__(self) -> Conn: ...
     def __aiter__(self) -> Self: ...
-    def __anext__(self) -> Awaitable[Conn]: ...
+    def __anext__(self) -> collections.abc.Awaitable[Conn]: ...
     def __enter__(self) -> Self: ...
     def __exit__(
         self, _type: type[BaseException] | None, _value: BaseException | None, _tb: TracebackType | None

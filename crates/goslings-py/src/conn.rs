@@ -61,8 +61,8 @@ impl Limit {
     }
 }
 
-/// What a call shares with its awaited twin.
-struct Inner {
+/// The bytes below a connection; with TLS, below two.
+struct Stream {
     owned: Arc<Owned>,
     /// Whether a short read says that there is no more: so it is with TCP.
     short_is_all: bool,
@@ -70,13 +70,60 @@ struct Inner {
     all_read: AtomicBool,
     reads: Limit,
     writes: Limit,
+}
+
+/// What a call shares with its awaited twin.
+struct Inner {
+    stream: Arc<Stream>,
     /// Whether there is something in `rest`.
     ahead: AtomicBool,
     /// What was read ahead.
     rest: RestLock,
 }
 
+impl Stream {
+    /// Reads what there is, once; `call` is told the descriptor.
+    fn read<T>(
+        &self,
+        py: Python<'_>,
+        wait: Wait,
+        wanted: usize,
+        mut call: impl FnMut(i32) -> io::Result<T>,
+        len: impl Fn(&T) -> usize,
+    ) -> PyResult<T> {
+        self.reads.check(py)?;
+        // Ordering: Relaxed. Of two who read at the same time, each finds out for itself.
+        let all_read = self.short_is_all && self.all_read.load(Ordering::Relaxed);
+        let limit = || self.reads.and(wait);
+        let got = self.owned.attempt(Direction::Read, limit, all_read, &mut call);
+        let got = got.map_err(|error| failed(py, error))?;
+        let count = len(&got);
+        // Ordering: Relaxed. As above. The end is read for ever.
+        self.all_read.store(count > 0 && count < wanted, Ordering::Relaxed);
+        Ok(got)
+    }
+
+    /// Sends everything; `limit` says how long to wait, whenever it has to.
+    fn send(&self, py: Python<'_>, data: &Bound<'_, PyAny>, limit: impl Fn() -> Wait) -> PyResult<()> {
+        let view = View::of(data)?;
+        self.writes.check(py)?;
+        let mut left = view.bytes();
+        let call = |fd| {
+            while !left.is_empty() {
+                left = left.after(carry_out(py, left.len(), || net::send(fd, left, 0))?);
+            }
+            Ok(())
+        };
+        let sent = self.owned.attempt(Direction::Write, || self.writes.and(limit()), false, call);
+        sent.map_err(|error| failed(py, error))
+    }
+}
+
 impl Inner {
+    fn new(stream: Arc<Stream>) -> Inner {
+        Inner { stream, ahead: AtomicBool::new(false), rest: RestLock::default() }
+    }
+
     /// Takes out at most `n` bytes of what was read ahead.
     fn take_rest(&self, n: usize) -> Option<Vec<u8>> {
         // Ordering: Relaxed. Two who read at the same time share what comes in any way.
@@ -99,27 +146,6 @@ impl Inner {
         self.ahead.store(!bytes.is_empty(), Ordering::Relaxed);
         *rest = bytes;
     }
-
-    /// Reads what there is, once; `call` is told the descriptor.
-    fn read<T>(
-        &self,
-        py: Python<'_>,
-        wait: Wait,
-        wanted: usize,
-        mut call: impl FnMut(i32) -> io::Result<T>,
-        len: impl Fn(&T) -> usize,
-    ) -> PyResult<T> {
-        self.reads.check(py)?;
-        // Ordering: Relaxed. Of two who read at the same time, each finds out for itself.
-        let all_read = self.short_is_all && self.all_read.load(Ordering::Relaxed);
-        let limit = || self.reads.and(wait);
-        let got = self.owned.attempt(Direction::Read, limit, all_read, &mut call);
-        let got = got.map_err(|error| failed(py, error))?;
-        let count = len(&got);
-        // Ordering: Relaxed. As above. The end is read for ever.
-        self.all_read.store(count > 0 && count < wanted, Ordering::Relaxed);
-        Ok(got)
-    }
 }
 
 /// A call on a connection that failed.
@@ -135,24 +161,25 @@ fn failed(py: Python<'_>, error: NetError) -> PyErr {
 ///
 /// Made by `dial` and by `Listener.accept`. `Conn(fd)` takes over a connected stream socket. Any goroutine or thread may
 /// use it at any time; one of them at a time should read, and one write. As a context manager it closes at the end.
-#[pyclass(module = "goslings.net", frozen, weakref)]
+///
+/// `Conn(other)` is one more for the bytes of another connection. So subclasses are made that have something above these,
+/// as TLS: they bring `recv` and `send`, their twins, `recv_into`, `close` and `close_write`.
+#[pyclass(module = "goslings.net", frozen, subclass, weakref)]
 pub(crate) struct Conn(Arc<Inner>);
 
 impl Conn {
     fn from_fd(fd: OwnedFd, short_is_all: bool) -> Conn {
-        Conn(Arc::new(Inner {
+        Conn(Arc::new(Inner::new(Arc::new(Stream {
             owned: Arc::new(Owned::new(fd)),
             short_is_all,
             all_read: AtomicBool::new(false),
             reads: Limit::default(),
             writes: Limit::default(),
-            ahead: AtomicBool::new(false),
-            rest: RestLock::default(),
-        }))
+        }))))
     }
 
     fn where_is<'py>(&self, py: Python<'py>, peer: bool) -> PyResult<Bound<'py, PyAny>> {
-        let found = self.0.owned.with(|fd| net::address_of(fd, peer));
+        let found = self.0.stream.owned.with(|fd| net::address_of(fd, peer));
         address(py, &found.map_err(|error| failed(py, error))?)
     }
 }
@@ -176,7 +203,12 @@ fn after(seconds_from_now: Option<&Bound<'_, PyAny>>) -> PyResult<Option<f64>> {
 #[pymethods]
 impl Conn {
     #[new]
-    fn new(py: Python<'_>, fd: i32) -> PyResult<Conn> {
+    fn new(fd: &Bound<'_, PyAny>) -> PyResult<Conn> {
+        let py = fd.py();
+        if let Ok(other) = fd.cast::<Conn>() {
+            return Ok(Conn(Arc::new(Inner::new(Arc::clone(&other.get().0.stream)))));
+        }
+        let fd: i32 = fd.extract()?;
         let tcp = net::prepare(fd).map_err(|error| errors::net(py, error.into()))?;
         // SAFETY: the caller gives it to us; it was looked at just now.
         Ok(Conn::from_fd(unsafe { OwnedFd::from_raw_fd(fd) }, tcp))
@@ -198,7 +230,7 @@ impl Conn {
             return Ok(PyBytes::new(py, &rest));
         }
         let call = |fd| receive(py, n, |into| carry_out(py, n, || net::recv(fd, into, 0)));
-        let got = self.0.read(py, wait, n, call, Got::len)?;
+        let got = self.0.stream.read(py, wait, n, call, Got::len)?;
         Ok(got.finish(py))
     }
 
@@ -219,7 +251,7 @@ impl Conn {
             return Ok(rest.len());
         }
         let call = |fd| carry_out(py, into.len(), || net::recv(fd, into, 0));
-        self.0.read(py, wait, into.len(), call, |&count| count)
+        self.0.stream.read(py, wait, into.len(), call, |&count| count)
     }
 
     /// Receives exactly `n` bytes. Raises EOFError if the other side ends before: what came is received next.
@@ -227,23 +259,23 @@ impl Conn {
     /// Blocks as `recv` does, at most `timeout` seconds in all.
     #[pyo3(signature = (n, timeout = None))]
     fn read_exactly<'py>(
-        &self,
-        py: Python<'py>,
+        slf: &Bound<'py, Self>,
         n: isize,
         timeout: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyBytes>> {
+        let (py, this) = (slf.py(), slf.get());
         let wait = begin(py, "Conn.read_exactly", "conn.arecv()", timeout)?;
         let n = size(n, "read_exactly")?;
         let mut got = Vec::new();
-        let ended = self.read_while(py, wait, &mut got, |got| (got.len() < n).then_some(n - got.len()))?;
+        let ended = read_while(slf, wait, &mut got, |got| (got.len() < n).then_some(n - got.len()))?;
         if ended {
             let count = got.len();
-            self.0.put_rest(got);
+            this.0.put_rest(got);
             return Err(PyEOFError::new_err(format!("the connection ended after {count} of {n} bytes")));
         }
         let rest = got.split_off(n);
         if !rest.is_empty() {
-            self.0.put_rest(rest);
+            this.0.put_rest(rest);
         }
         Ok(PyBytes::new(py, &got))
     }
@@ -254,12 +286,12 @@ impl Conn {
     /// `timeout` seconds in all.
     #[pyo3(signature = (separator = None, limit = 65536, timeout = None))]
     fn read_until<'py>(
-        &self,
-        py: Python<'py>,
+        slf: &Bound<'py, Self>,
         separator: Option<&[u8]>,
         limit: isize,
         timeout: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyBytes>> {
+        let (py, this) = (slf.py(), slf.get());
         let wait = begin(py, "Conn.read_until", "conn.arecv()", timeout)?;
         let separator = separator.unwrap_or(b"\n");
         if separator.is_empty() {
@@ -267,7 +299,7 @@ impl Conn {
         }
         let limit = size(limit, "read_until")?;
         let (mut got, mut end, mut searched) = (Vec::new(), None, 0);
-        self.read_while(py, wait, &mut got, |got| {
+        read_while(slf, wait, &mut got, |got| {
             // It may have begun in what was searched.
             let from = searched.min(got.len()).saturating_sub(separator.len() - 1);
             let found = got[from..].windows(separator.len()).position(|window| window == separator);
@@ -279,13 +311,13 @@ impl Conn {
             Some(end) if end <= limit => end,
             None if got.len() < limit => got.len(),
             _ => {
-                self.0.put_rest(got);
+                this.0.put_rest(got);
                 return Err(PyValueError::new_err(format!("no separator within {limit} bytes")));
             }
         };
         let rest = got.split_off(count);
         if !rest.is_empty() {
-            self.0.put_rest(rest);
+            this.0.put_rest(rest);
         }
         Ok(PyBytes::new(py, &got))
     }
@@ -300,26 +332,53 @@ impl Conn {
         timeout: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<()> {
         let wait = begin(py, "Conn.send", "conn.asend()", timeout)?;
+        self.0.stream.send(py, data, || wait)
+    }
+
+    /// As `send`, but `timeout` is how long the other side may take nothing.
+    fn _send_parts(&self, py: Python<'_>, data: &Bound<'_, PyAny>, timeout: f64) -> PyResult<()> {
+        operation(py, "Conn.send", On::Anything)?;
+        may_block(py, "conn.asend()")?;
+        self.0.stream.send(py, data, || from_seconds(timeout))
+    }
+
+    /// Sends what there is room for; returns how many bytes. Never blocks.
+    fn _try_send(&self, py: Python<'_>, data: &Bound<'_, PyAny>) -> PyResult<usize> {
         let view = View::of(data)?;
-        let inner = &self.0;
-        inner.writes.check(py)?;
-        let mut left = view.bytes();
-        let call = |fd| {
-            while !left.is_empty() {
-                left = left.after(carry_out(py, left.len(), || net::send(fd, left, 0))?);
-            }
-            Ok(())
-        };
-        let sent = inner.owned.attempt(Direction::Write, || inner.writes.and(wait), false, call);
+        let sent = self.0.stream.owned.with(|fd| match net::send(fd, view.bytes(), 0) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
+            sent => sent,
+        });
         sent.map_err(|error| failed(py, error))
+    }
+
+    /// Takes out at most `n` bytes of what was read ahead.
+    fn _take_rest<'py>(&self, py: Python<'py>, n: isize) -> PyResult<Bound<'py, PyBytes>> {
+        Ok(PyBytes::new(py, &self.0.take_rest(size(n, "recv")?).unwrap_or_default()))
+    }
+
+    /// Puts back what was read and not used: it comes first.
+    fn _put_rest(&self, data: &[u8]) {
+        self.0.put_rest(data.to_vec());
+    }
+
+    /// `socket.shutdown`.
+    fn _shutdown(&self, py: Python<'_>, how: i32) -> PyResult<()> {
+        self.0.stream.owned.with(|fd| net::shutdown(fd, how)).map_err(|error| failed(py, error))
+    }
+
+    /// Has `close` forget what was not sent yet, and break the line.
+    fn _reset(&self, py: Python<'_>) -> PyResult<()> {
+        self.0.stream.owned.with(net::reset_at_close).map_err(|error| failed(py, error))
     }
 
     /// arecv(n=65536, timeout=None): as `recv`, awaited.
     #[pyo3(signature = (n = 65536, timeout = None))]
     fn arecv(&self, n: isize, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Awaitable> {
         let (n, wait) = (size(n, "recv")?.min(CHUNK), wait(timeout)?);
-        let (owned, inner, limits, back) =
-            (Arc::clone(&self.0.owned), Arc::clone(&self.0), Arc::clone(&self.0), Arc::clone(&self.0));
+        let stream = &self.0.stream;
+        let (owned, limits) = (Arc::clone(&stream.owned), Arc::clone(stream));
+        let (inner, back) = (Arc::clone(&self.0), Arc::clone(&self.0));
         let call = move |fd| {
             if let Some(rest) = inner.take_rest(n) {
                 return Ok(rest);
@@ -352,7 +411,8 @@ impl Conn {
     #[pyo3(signature = (data, timeout = None))]
     fn asend(&self, data: &Bound<'_, PyAny>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Awaitable> {
         let (mut data, wait) = (View::of(data)?.bytes().to_vec(), wait(timeout)?);
-        let (owned, limits) = (Arc::clone(&self.0.owned), Arc::clone(&self.0));
+        let stream = &self.0.stream;
+        let (owned, limits) = (Arc::clone(&stream.owned), Arc::clone(stream));
         let mut done = 0;
         let call = move |fd| {
             while done < data.len() {
@@ -374,45 +434,45 @@ impl Conn {
     /// None: no deadline. Go: `SetDeadline`.
     fn set_deadline(&self, seconds: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
         let after = after(seconds)?;
-        self.0.reads.set(after);
-        self.0.writes.set(after);
-        self.0.owned.rouse();
+        self.0.stream.reads.set(after);
+        self.0.stream.writes.set(after);
+        self.0.stream.owned.rouse();
         Ok(())
     }
 
     /// As `set_deadline`, for receiving.
     fn set_read_deadline(&self, seconds: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
-        self.0.reads.set(after(seconds)?);
-        self.0.owned.rouse();
+        self.0.stream.reads.set(after(seconds)?);
+        self.0.stream.owned.rouse();
         Ok(())
     }
 
     /// As `set_deadline`, for sending.
     fn set_write_deadline(&self, seconds: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
-        self.0.writes.set(after(seconds)?);
-        self.0.owned.rouse();
+        self.0.stream.writes.set(after(seconds)?);
+        self.0.stream.owned.rouse();
         Ok(())
     }
 
     /// Closes the connection: calls that wait fail with OSError (EBADF). To close it again does nothing. Never blocks.
     fn close(&self) {
-        self.0.owned.close();
+        self.0.stream.owned.close();
     }
 
     /// Tells the other side that nothing more will be sent; receiving goes on. Never blocks.
     fn close_write(&self, py: Python<'_>) -> PyResult<()> {
-        self.0.owned.with(net::shutdown_write).map_err(|error| failed(py, error))
+        self.0.stream.owned.with(|fd| net::shutdown(fd, libc::SHUT_WR)).map_err(|error| failed(py, error))
     }
 
     /// Whether it was closed here.
     #[getter]
     fn closed(&self) -> bool {
-        self.0.owned.number().is_none()
+        self.0.stream.owned.number().is_none()
     }
 
     /// The descriptor's number; -1 once it is closed.
     fn fileno(&self) -> i32 {
-        self.0.owned.number().unwrap_or(-1)
+        self.0.stream.owned.number().unwrap_or(-1)
     }
 
     /// The address at this end, as `socket.getsockname` gives it.
@@ -431,12 +491,21 @@ impl Conn {
         slf
     }
 
-    fn __exit__(&self, _type: &Bound<'_, PyAny>, _value: &Bound<'_, PyAny>, _tb: &Bound<'_, PyAny>) {
-        self.close();
+    fn __exit__(
+        slf: &Bound<'_, Self>,
+        _type: &Bound<'_, PyAny>,
+        _value: &Bound<'_, PyAny>,
+        _tb: &Bound<'_, PyAny>,
+    ) -> PyResult<()> {
+        if slf.is_exact_instance_of::<Conn>() {
+            slf.get().close();
+            return Ok(());
+        }
+        slf.call_method0("close").map(drop)
     }
 
     fn __repr__(&self) -> String {
-        match self.0.owned.number() {
+        match self.0.stream.owned.number() {
             Some(fd) => format!("<goslings.net.Conn fd={fd}>"),
             None => "<goslings.net.Conn closed>".into(),
         }
@@ -455,44 +524,55 @@ impl Conn {
     }
 }
 
-impl Conn {
-    /// Reads into `got` as long as `more` says how much it wants; whether the other side ended before. On failure what was
-    /// read is put back.
-    fn read_while(
-        &self,
-        py: Python<'_>,
-        wait: Wait,
-        got: &mut Vec<u8>,
-        mut more: impl FnMut(&[u8]) -> Option<usize>,
-    ) -> PyResult<bool> {
-        if let Some(rest) = self.0.take_rest(usize::MAX) {
-            *got = rest;
-        }
-        loop {
-            let Some(wanted) = more(got) else { return Ok(false) };
-            let n = wanted.min(CHUNK);
+/// Reads into `got` as long as `more` says how much it wants; whether the other side ended before. On failure what was
+/// read is put back.
+fn read_while(
+    conn: &Bound<'_, Conn>,
+    wait: Wait,
+    got: &mut Vec<u8>,
+    mut more: impl FnMut(&[u8]) -> Option<usize>,
+) -> PyResult<bool> {
+    let (py, this) = (conn.py(), conn.get());
+    let plain = conn.is_exact_instance_of::<Conn>();
+    if let Some(rest) = this.0.take_rest(usize::MAX) {
+        *got = rest;
+    }
+    loop {
+        let Some(wanted) = more(got) else { return Ok(false) };
+        let n = wanted.min(CHUNK);
+        let before = got.len();
+        let read = if plain {
             let call = |fd| receive(py, n, |into| net::recv(fd, into, 0));
-            match self.0.read(py, wait, n, call, Got::len) {
-                Ok(read) => {
-                    if read.len() == 0 {
-                        return Ok(true);
-                    }
-                    read.append_to(got);
-                }
-                Err(error) => {
-                    self.0.put_rest(std::mem::take(got));
-                    return Err(error);
-                }
+            this.0.stream.read(py, wait, n, call, Got::len).map(|read| read.append_to(got))
+        } else {
+            receive_above(conn, n, wait).map(|read| got.extend_from_slice(read.as_bytes()))
+        };
+        match read {
+            Ok(()) if got.len() == before => return Ok(true),
+            Ok(()) => {}
+            Err(error) => {
+                this.0.put_rest(std::mem::take(got));
+                return Err(error);
             }
         }
     }
+}
+
+/// Calls `recv` of a subclass.
+fn receive_above<'py>(conn: &Bound<'py, Conn>, n: usize, wait: Wait) -> PyResult<Bound<'py, PyBytes>> {
+    let left = match wait {
+        Wait::Forever => None,
+        Wait::No => Some(0.0),
+        Wait::Until(at) => Some(at.0.saturating_sub(goslings::now().0) as f64 / 1e9),
+    };
+    Ok(conn.call_method1("recv", (n, left))?.cast_into::<PyBytes>()?)
 }
 
 /// A socket that connections come in on.
 ///
 /// Made by `listen`. `Listener(fd)` takes over a listening stream socket. Any goroutine or thread may use it at any time.
 /// Iteration accepts until it is closed; as a context manager it closes at the end.
-#[pyclass(module = "goslings.net", frozen, weakref)]
+#[pyclass(module = "goslings.net", frozen, subclass, weakref)]
 pub(crate) struct Listener {
     owned: Arc<Owned>,
     tcp: bool,

@@ -48,9 +48,6 @@ _REASONS = {
     505: "505 HTTP Version Not Supported",
 }
 
-_AT_ONCE = 1e-6
-"""Seconds; 0 would raise BlockingIOError."""
-
 type Head = tuple[dict[str, Any], int, bool, bool]
 
 
@@ -84,7 +81,7 @@ class Connection:
 
     def serve(self) -> None:
         """Serves until there is nothing to read, or the connection is at its end, and closed."""
-        transport, turn, stay = self._transport, 0, _AT_ONCE
+        transport, turn, stay = self._transport, 0, 0.0
         waits = False
         try:
             while (head := self._next(stay)) is not None:
@@ -94,7 +91,7 @@ class Connection:
                     break
                 self._seconds = self._options.keep_alive
                 turn += 1
-                stay = min(_STAY_SECONDS, self._seconds) if turn % _STAY_REQUESTS else _AT_ONCE
+                stay = min(_STAY_SECONDS, self._seconds) if turn % _STAY_REQUESTS else 0.0
         except _Nothing:
             waits = True
         except Refused as refused:
@@ -160,7 +157,7 @@ class Connection:
         head = None
         while head is None:
             try:
-                data = self._transport.recv(_RECEIVE, max(_AT_ONCE, end - monotonic()))
+                data = self._transport.recv(_RECEIVE, max(0.0, end - monotonic()))
             except TimeoutError:
                 raise Refused(408, "the headers did not come in time") from None
             if not data:

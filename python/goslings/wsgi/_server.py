@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import logging
-import socket
 import ssl
 from contextlib import suppress
 from time import monotonic
@@ -13,14 +12,14 @@ from typing import Any, Self
 from wsgiref.types import WSGIApplication
 
 from goslings import Event, Goroutine, go, sleep
-from goslings._goslings import closing_fd, sock_accept
+from goslings.net import Conn, TlsConn
 
 from ._connection import Connection
 from ._listen import Listener, listeners
 from ._log import AccessLog
 from ._options import Options
 from ._response import FileWrapper
-from ._transport import Plain, Tls, Transport
+from ._transport import Tls, Transport
 
 __all__ = ["Server"]
 
@@ -83,8 +82,7 @@ class Server:
         for listener in self._listeners:
             with suppress(OSError):
                 while self._accepting and len(self._connections) < self.options.max_connections:
-                    self._begin(listener, *listener.sock.accept())  # who is in the backlog has been promised an answer
-            closing_fd(listener.fd)
+                    self._begin(listener, listener.below.accept(0))  # who is in the backlog has been promised an answer
             listener.close()
         for goroutine in self._accepting:
             goroutine.result()
@@ -147,9 +145,9 @@ class Server:
                     if len(self._connections) >= self.options.max_connections and not self.stopping:
                         self._room.wait()
                     continue
-                fd, address = sock_accept(listener.fd)
+                conn = listener.below.accept()
                 pause = _BACK_OFF_FIRST
-                self._begin(listener, listener.accepted(fd), address)
+                self._begin(listener, conn)
             except OSError as error:
                 if self.stopping:
                     return
@@ -167,14 +165,15 @@ class Server:
             connection.end_reads()
         sleep(pause)
 
-    def _begin(self, listener: Listener, sock: socket.socket, address: Any) -> None:
+    def _begin(self, listener: Listener, conn: Conn) -> None:
         base = self._bases[listener]
         if listener.path is None:
-            base = base | {"REMOTE_ADDR": address[0], "REMOTE_PORT": str(address[1])}
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        transport: Transport = Plain(sock)
-        if self._tls is not None:
-            transport = Tls(transport, self._tls)
+            host, port, *_ = conn.peer_address
+            base = base | {"REMOTE_ADDR": host, "REMOTE_PORT": str(port)}
+        if self._tls is None:
+            transport = Transport(conn)
+        else:
+            transport = Tls(TlsConn(conn, self._tls, server_side=True, handshake_timeout=self.options.header_timeout))
         connection = Connection(self, transport, base)
         self._connections[connection] = None
         connection.goroutine = go(connection.serve)

@@ -283,13 +283,26 @@ pub fn address_of(fd: i32, peer: bool) -> io::Result<Address> {
     if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(address) }
 }
 
-/// Says that no more will be sent.
+/// Ends one direction of a connection, or both: `SHUT_RD`, `SHUT_WR`, `SHUT_RDWR`.
 ///
 /// # Errors
 /// The system's.
-pub fn shutdown_write(fd: i32) -> io::Result<()> {
+pub fn shutdown(fd: i32, how: i32) -> io::Result<()> {
     // SAFETY: takes no memory.
-    if unsafe { libc::shutdown(fd, libc::SHUT_WR) } < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    if unsafe { libc::shutdown(fd, how) } < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Has the close of a connection forget what was not sent yet, and break the line.
+///
+/// # Errors
+/// The system's.
+pub fn reset_at_close(fd: i32) -> io::Result<()> {
+    let now = libc::linger { l_onoff: 1, l_linger: 0 };
+    let len = size_of::<libc::linger>() as libc::socklen_t;
+    // SAFETY: the option's value, and its length.
+    let answer =
+        unsafe { libc::setsockopt(fd, libc::SOL_SOCKET, libc::SO_LINGER, (&raw const now).cast(), len) };
+    if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// Writes to what is always ready: a file on a disk.

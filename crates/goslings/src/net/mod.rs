@@ -28,8 +28,8 @@ mod poll;
 mod tests;
 
 pub use calls::{
-    Address, Bytes, Parsed, accept, address_of, blocks, is_on_disk, no_delay, prepare, read, recv, send,
-    shutdown_write, write, write_at_once,
+    Address, Bytes, Parsed, accept, address_of, blocks, is_on_disk, no_delay, prepare, read, recv,
+    reset_at_close, send, shutdown, write, write_at_once,
 };
 pub use owned::Owned;
 pub(crate) use poll::NetPoll;
