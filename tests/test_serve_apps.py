@@ -77,6 +77,7 @@ FLASK = """
 """
 
 DJANGO = """
+    import threading
     from pathlib import Path
     import django
     from django.conf import settings
@@ -118,9 +119,12 @@ DJANGO = """
         editor.create_model(Note)
     connection.close()
 
+    # SQLite waits for another's transaction in C, which holds the worker: nobody may wait for one that lives there.
+    writing = threading.Lock()
+
     def notes(request):
         if request.method == "POST":
-            with transaction.atomic():
+            with writing, transaction.atomic():
                 note = Note.objects.create(text=request.POST["text"])
             return JsonResponse({"id": note.id}, status=201)
         return JsonResponse({"notes": list(Note.objects.order_by("id").values_list("text", flat=True))})
