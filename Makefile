@@ -15,7 +15,7 @@ FREE_THREADED := $(DEV) --best free-threaded
 # The linters are installed beside a GIL build: mypy cannot be had for every free-threaded one.
 GIL := $(DEV) --best gil
 # Their own folder: models are compiled with other flags, and would rebuild everything each time.
-LOOM := RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom cargo test -p goslings --release --lib
+LOOM := RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom cargo test -p goslings -p goslings-shm --release --lib
 LOOM_TESTS ?= loom
 STRESS_SECONDS ?= 60
 SECONDS ?= 60
@@ -36,8 +36,8 @@ demo: ## build for the best free-threaded interpreter and run the feed reader
 test: ## all bounded tests, on every interpreter found; a GIL and a free-threaded one always take part
 	@$(PYTHON) tools/test.py $(if $(strip $(PYTHONS)),--only "$(PYTHONS)")
 
-test-rust: ## only the tests of the runtime crate
-	cargo test -p goslings $(ARGS)
+test-rust: ## only the tests of the crates without Python
+	cargo test -p goslings -p goslings-shm $(ARGS)
 
 test-python: ## only the Python tests; ARGS go to pytest
 	@$(PYTHON) tools/test.py $(if $(strip $(PYTHONS)),--only "$(PYTHONS)") --python $(if $(ARGS),-- $(ARGS))
@@ -48,10 +48,10 @@ model: ## check the concurrent protocols with loom, three preemptions deep (long
 model-quick: ## the same, two preemptions deep: seconds
 	LOOM_MAX_PREEMPTIONS=2 $(LOOM) $(LOOM_TESTS) $(ARGS)
 
-miri: ## run the runtime crate's tests under Miri
+miri: ## run the tests of the crates without Python under Miri
 	@cargo +nightly miri --version >/dev/null 2>&1 || \
 	  { echo "Miri is not installed: rustup toolchain install nightly --component miri --component rust-src" >&2; exit 1; }
-	MIRIFLAGS="-Zmiri-disable-isolation -Zmiri-ignore-leaks $(MIRIFLAGS)" CARGO_TARGET_DIR=target/miri cargo +nightly miri test -p goslings --lib --tests $(ARGS)
+	MIRIFLAGS="-Zmiri-disable-isolation -Zmiri-ignore-leaks $(MIRIFLAGS)" CARGO_TARGET_DIR=target/miri cargo +nightly miri test -p goslings -p goslings-shm --lib --tests $(ARGS)
 
 stress: ## a minute of stress with exact accounting, free-threaded (STRESS_SECONDS)
 	GOSLINGS_STRESS_SECONDS=10 cargo test -p goslings --release --test stress -- --ignored --nocapture --test-threads 1

@@ -1,7 +1,7 @@
 """The compiled part of goslings. Import from `goslings` instead."""
 
 import collections.abc
-from collections.abc import Buffer, Callable, Coroutine, Generator
+from collections.abc import Buffer, Callable, Coroutine, Generator, Iterable, Sequence
 from types import GenericAlias, TracebackType
 from typing import Any, Literal, NoReturn, Self, SupportsIndex, final, overload
 
@@ -16,12 +16,14 @@ __all__ = [
     "Conn",
     "Event",
     "Goroutine",
+    "Link",
     "Listener",
     "Mutex",
     "RLock",
     "RWMutex",
     "RWMutexSide",
     "RecvChan",
+    "Segment",
     "Selected",
     "Semaphore",
     "SendChan",
@@ -1031,6 +1033,99 @@ def wait_fd(fd: int, write: bool, timeout: float | None = None) -> bool:
     one, is ready at once. Raises OSError (EBADF) if there is no such descriptor, or if it was closed meanwhile, as
     `closing_fd` tells.
     """
+
+@final
+class Segment:
+    """Memory that several processes share, all zero at first.
+
+    It has the buffer protocol: `memoryview(segment)`, `numpy.frombuffer(segment)`. It has no name, only a descriptor
+    (`fileno()`); a process that gets that maps the same memory with `Segment.from_fd`. The memory is free again when
+    the last descriptor is closed and the last mapping gone, in whatever way the processes end. Its size never changes.
+
+    Raises ValueError for a size below 1, MemoryError if there is no address space or memory for it, OSError by the
+    error number if the system refuses: ENOSPC if shared memory is full, EMFILE, EFBIG beyond RLIMIT_FSIZE.
+    """
+
+    def __new__(cls, size: int) -> Self: ...
+    @staticmethod
+    def from_fd(fd: int, *, readonly: bool = False) -> Segment:
+        """Maps the memory that a descriptor stands for, and takes the descriptor over: it is closed with the segment.
+
+        `readonly`: it cannot be written here. Raises ValueError if the descriptor is no segment's, and OSError as the
+        class does; the descriptor is closed then.
+        """
+
+    def fileno(self) -> int:
+        """The descriptor, which stays the segment's."""
+
+    @property
+    def size(self) -> int:
+        """How many bytes."""
+
+    @property
+    def readonly(self) -> bool:
+        """Whether it cannot be written here."""
+
+    def __len__(self) -> int: ...
+    def __buffer__(self, flags: int, /) -> memoryview: ...
+    def __copy__(self) -> NoReturn: ...
+    def __deepcopy__(self, _memo: object) -> NoReturn: ...
+    def __reduce__(self) -> NoReturn: ...
+
+@final
+class Link:
+    """Link(fd): messages to and from another process, which has made a Link of the other end of the same socket pair.
+
+    `fd` is one of a connected pair of Unix stream sockets that nothing was sent on; the link takes it over. Messages
+    are delivered whole, in order, and each once. Short ones go through shared memory without a system call, unless the
+    other side sleeps; long ones in a file of their own, which the other side maps. Any goroutine or thread may send or
+    receive at any time. In a forked child the link is of no use.
+
+    Raises OSError by the error number if there is no memory or no descriptor for it; `fd` is the caller's then.
+    """
+
+    def __new__(cls, fd: int) -> Self: ...
+    def send(self, parts: Iterable[Buffer], fds: Sequence[int] | None = None, timeout: float | None = None) -> None:
+        """Sends one message: the bytes of all `parts`, one after another, and copies of the descriptors `fds` (at most
+        252).
+
+        Blocks while there is no room, at most `timeout` seconds: then TimeoutError. A call that fails has sent nothing.
+        Raises BrokenPipeError if the other side has closed or died; it may have done so before it had received
+        everything. ConnectionError if it does not follow the rules, MemoryError and OSError (ENOSPC, EMFILE,
+        ETOOMANYREFS) if the system has no room for a long message or its descriptors; OSError (EBADF) if this end is
+        closed.
+        """
+
+    def recv(self, timeout: float | None = None) -> tuple[bytes | memoryview, list[int]]:
+        """Receives the next message: its bytes, and the descriptors that came with it, which are the caller's to close.
+        The bytes are `bytes`, or for a long message a read-only memoryview of shared memory, which is free when that is
+        gone.
+
+        Blocks while there is none, at most `timeout` seconds: then TimeoutError. Raises EOFError if the other side has
+        closed or died and everything that it sent is received; ConnectionError if it does not follow the rules;
+        MemoryError and OSError (EMFILE) if the message could not be had, and then the next one can; OSError (EBADF) if
+        this end is closed.
+        """
+
+    def close(self) -> None:
+        """Closes this end: calls that wait fail with OSError (EBADF), the other side receives what was sent, then the
+        end. Closing twice is no error. Never blocks.
+        """
+
+    @property
+    def closed(self) -> bool:
+        """Whether this end is closed."""
+
+    def fileno(self) -> int:
+        """The descriptor of the socket; -1 if it is closed. Not to be read or written."""
+
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self, _type: type[BaseException] | None, _value: BaseException | None, _tb: TracebackType | None
+    ) -> None: ...
+    def __copy__(self) -> NoReturn: ...
+    def __deepcopy__(self, _memo: object) -> NoReturn: ...
+    def __reduce__(self) -> NoReturn: ...
 
 def sock_recv(fd: int, n: int, flags: int = 0, timeout: float | None = None) -> bytes:
     """Receives at most `n` bytes from a socket; b"" at the end of what the other side sends.

@@ -1,6 +1,7 @@
 //! Bytes that come from descriptors and go there: buffers of objects, and new `bytes`.
 
 use goslings::net::Bytes;
+use goslings_shm::Source;
 use pyo3::exceptions::PyValueError;
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -44,6 +45,14 @@ impl View {
     pub(crate) fn bytes(&self) -> Bytes {
         // SAFETY: the object keeps it in place until the release, and this is used no longer than the view.
         unsafe { Bytes::new(self.0.buf.cast(), self.0.len.cast_unsigned()) }
+    }
+}
+
+impl View {
+    /// The same, to be sent to another process.
+    pub(crate) fn source(&self) -> Source<'_> {
+        // SAFETY: the object keeps it in place until the release.
+        unsafe { Source::new(self.0.buf.cast(), self.0.len.cast_unsigned()) }
     }
 }
 

@@ -22,6 +22,8 @@ mod host;
 mod http;
 #[expect(unsafe_code, reason = "looks at objects while the collector has stopped everybody")]
 mod leaks;
+#[expect(unsafe_code, reason = "descriptors that are given to us, and bytes that are filled")]
+mod link;
 mod mutex;
 mod net;
 mod patched;
@@ -36,6 +38,8 @@ mod select;
 mod semaphore;
 #[expect(unsafe_code, reason = "slots that others exchange")]
 mod shared;
+#[expect(unsafe_code, reason = "a descriptor that is given to us, and a buffer")]
+mod shm;
 #[expect(unsafe_code, reason = "looks at objects while the collector visits them")]
 mod stacks;
 #[expect(unsafe_code, reason = "transactions in the frames of the calls that run them")]
@@ -83,6 +87,8 @@ mod module {
     #[pymodule_export]
     use crate::leaks::leaks;
     #[pymodule_export]
+    use crate::link::Link;
+    #[pymodule_export]
     use crate::mutex::PyMutex;
     #[pymodule_export]
     use crate::net::{
@@ -101,6 +107,8 @@ mod module {
     use crate::select::{Case, Selected, recv, select, send};
     #[pymodule_export]
     use crate::semaphore::Semaphore;
+    #[pymodule_export]
+    use crate::shm::Segment;
     #[pymodule_export]
     use crate::stacks::{detect_deadlocks, now, stacks as all_stacks};
     #[pymodule_export]

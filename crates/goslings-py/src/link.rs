@@ -1,0 +1,433 @@
+//! `Link`: messages between two processes. `goslings_shm` moves them; here is who waits, and for what.
+//!
+//! **Invariants**
+//! * Who sends holds the turn to send, from the look for room to the record: so the room that was found is there, and the
+//!   descriptors of messages come in the order of the messages. A turn is a lock of the runtime: whoever waits for it, or holds
+//!   it and waits for room, parks.
+//! * The leaf locks around the ends are held for moves and for system calls that do not wait.
+
+use crate::bubble::{On, operation};
+use crate::bytes::View;
+use crate::errors;
+use crate::host::{detached, may_block};
+use crate::shm::{Segment, system};
+use crate::timeout::wait;
+use goslings::net::{Direction, NetError, Owned};
+use goslings::{Wait, WaitError};
+use goslings_shm::{Body, FDS_MAX, INLINE_MAX, LinkError, Receiver, Sender, Source, pair};
+use pyo3::exceptions::{
+    PyBrokenPipeError, PyConnectionError, PyEOFError, PyMemoryError, PyOverflowError, PyValueError,
+};
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyList, PyMemoryView, PySlice};
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::sync::PoisonError;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// How long whoever receives looks again and again before it sleeps: about as long as the other side needs to wake up and
+/// answer.
+const SPIN: Duration = Duration::from_micros(20);
+/// How many looks there are between two looks at the clock.
+const LOOKS: u32 = 32;
+
+#[expect(clippy::disallowed_types, reason = "a leaf lock, held for moves and calls that do not wait")]
+type Leaf<T> = std::sync::Mutex<T>;
+
+/// One end, and whose turn it is with it.
+struct End<T> {
+    turn: goslings::Mutex,
+    state: Leaf<T>,
+}
+
+impl<T> End<T> {
+    fn new(state: T) -> End<T> {
+        End { turn: goslings::Mutex::new(), state: Leaf::new(state) }
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, T> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn turn(&self, wait: Wait) -> Result<Turn<'_>, WaitError> {
+        self.turn.lock(wait)?;
+        Ok(Turn(&self.turn))
+    }
+}
+
+/// From here to its drop.
+struct Turn<'a>(&'a goslings::Mutex);
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        let unlocked = self.0.unlock();
+        debug_assert_eq!(unlocked, Ok(()), "ours");
+    }
+}
+
+/// Link(fd): messages to and from another process, which has made a Link of the other end of the same socket pair.
+///
+/// `fd` is one of a connected pair of Unix stream sockets that nothing was sent on; the link takes it over. Messages are
+/// delivered whole, in order, and each once. Short ones go through shared memory without a system call, unless the other side
+/// sleeps; long ones in a file of their own, which the other side maps. Any goroutine or thread may send or receive at any time.
+/// In a forked child the link is of no use.
+///
+/// Raises OSError by the error number if there is no memory or no descriptor for it; `fd` is the caller's then.
+#[pyclass(module = "goslings._goslings", frozen, weakref)]
+pub(crate) struct Link {
+    socket: Owned,
+    /// Can be read when there may be room.
+    room: Owned,
+    sending: End<Sender>,
+    receiving: End<Receiver>,
+    /// Whether this end was closed: whatever stops a call then, that is why.
+    closed: AtomicBool,
+}
+
+/// What stopped a call.
+enum Stopped {
+    Net(NetError),
+    Link(LinkError),
+    Python(PyErr),
+}
+
+impl From<NetError> for Stopped {
+    fn from(error: NetError) -> Stopped {
+        Stopped::Net(error)
+    }
+}
+
+impl From<LinkError> for Stopped {
+    fn from(error: LinkError) -> Stopped {
+        Stopped::Link(error)
+    }
+}
+
+impl Stopped {
+    fn raise(self, py: Python<'_>, link: &Link, sending: bool) -> PyErr {
+        match self {
+            Stopped::Link(_) if link.is_closed() => errors::os(py, libc::EBADF),
+            Stopped::Net(error) => errors::net(py, error),
+            Stopped::Link(LinkError::Ended) if sending => {
+                PyBrokenPipeError::new_err((libc::EPIPE, "the other side of the link is gone"))
+            }
+            Stopped::Link(LinkError::Ended) => PyEOFError::new_err("the other side of the link is gone"),
+            Stopped::Link(LinkError::Garbage(why)) => PyConnectionError::new_err(format!(
+                "the other side of the link does not follow the rules: {why}"
+            )),
+            Stopped::Link(LinkError::System(error)) => system(py, &error),
+            Stopped::Python(error) => error,
+        }
+    }
+}
+
+fn borrowed(fd: &i32) -> BorrowedFd<'_> {
+    // SAFETY: of an `Owned`, in a call that keeps it open.
+    unsafe { BorrowedFd::borrow_raw(*fd) }
+}
+
+/// What is left to wait after `wait` began.
+fn no_wait(error: NetError) -> NetError {
+    if error == NetError::System(libc::EAGAIN) { NetError::Wait(WaitError::TimedOut) } else { error }
+}
+
+impl Link {
+    /// Calls `attempt` until it gives something, and waits in between until `of` is ready.
+    fn until<T>(
+        of: &Owned,
+        direction: Direction,
+        wait: Wait,
+        mut attempt: impl FnMut(BorrowedFd<'_>) -> Result<Option<T>, Stopped>,
+    ) -> Result<T, Stopped> {
+        let attempt = |fd: i32| match attempt(borrowed(&fd)) {
+            Ok(None) => Err(io::ErrorKind::WouldBlock.into()),
+            Ok(Some(done)) => Ok(Ok(done)),
+            Err(stopped) => Ok(Err(stopped)),
+        };
+        of.attempt(direction, || wait, false, attempt).map_err(no_wait)?
+    }
+
+    fn send_parts(
+        &self,
+        py: Python<'_>,
+        sources: &[Source<'_>],
+        fds: &[BorrowedFd<'_>],
+        wait: Wait,
+    ) -> Result<(), Stopped> {
+        let len: usize = sources.iter().map(Source::len).sum();
+        let apart = if len > INLINE_MAX {
+            let made = detached(py, || Sender::apart(len, sources));
+            Some(made.map_err(LinkError::System)?)
+        } else {
+            None
+        };
+        let _turn = self.sending.turn(wait).map_err(NetError::Wait)?;
+        let reserve = |room: BorrowedFd<'_>| {
+            let reserved = self.socket.with(|socket| {
+                let mut sender = self.sending.state();
+                let reserved = sender.reserve(len, borrowed(&socket), room);
+                if apart.is_none() && fds.is_empty() && matches!(reserved, Ok(Some(()))) {
+                    sender.commit(borrowed(&socket), len, sources, 0);
+                }
+                Ok(reserved)
+            });
+            Ok(reserved??)
+        };
+        Link::until(&self.room, Direction::Read, wait, reserve)?;
+        if apart.is_none() && fds.is_empty() {
+            return Ok(());
+        }
+        let all: Vec<BorrowedFd<'_>> = apart.iter().map(AsFd::as_fd).chain(fds.iter().copied()).collect();
+        let send = |socket: BorrowedFd<'_>| {
+            let mut sender = self.sending.state();
+            let sent = sender.send_fds(socket, &all)?;
+            if sent.is_some() {
+                sender.commit(socket, len, sources, all.len());
+            }
+            Ok(sent)
+        };
+        Link::until(&self.socket, Direction::Write, wait, send)
+    }
+
+    fn recv_one<'py>(
+        &self,
+        py: Python<'py>,
+        wait: Wait,
+    ) -> Result<(Bound<'py, PyAny>, Vec<OwnedFd>), Stopped> {
+        let _turn = self.receiving.turn(wait).map_err(NetError::Wait)?;
+        let mut spun = wait == Wait::No;
+        let receive = |socket: BorrowedFd<'_>| {
+            loop {
+                let mut receiver = self.receiving.state();
+                if !spun && receiver.is_empty() {
+                    spun = true;
+                    drop(receiver);
+                    self.spin(py);
+                    continue;
+                }
+                let Some(len) = receiver.next(socket)? else {
+                    spun = false;
+                    return Ok(None);
+                };
+                drop(receiver);
+                let (bytes, room) = new_bytes(py, len).map_err(Stopped::Python)?;
+                // The turn is ours: it is still the next one.
+                let message = self.receiving.state().take(socket, room)?;
+                return match message.body {
+                    Body::Copied => Ok(Some((bytes.into_any(), message.fds))),
+                    Body::Apart(segment, len) => {
+                        let view = view_of(py, segment, len).map_err(Stopped::Python)?;
+                        Ok(Some((view, message.fds)))
+                    }
+                };
+            }
+        };
+        let received = Link::until(&self.socket, Direction::Read, wait, receive);
+        if let Err(Stopped::Link(LinkError::Ended | LinkError::Garbage(_))) = &received {
+            self.sending.state().reader_is_gone();
+        }
+        received
+    }
+
+    /// Looks for a while whether something comes, detached.
+    fn spin(&self, py: Python<'_>) {
+        detached(py, || {
+            let until = Instant::now() + SPIN;
+            loop {
+                for _ in 0..LOOKS {
+                    if !self.receiving.state().is_empty() {
+                        return;
+                    }
+                    std::hint::spin_loop();
+                }
+                if Instant::now() >= until {
+                    return;
+                }
+            }
+        });
+    }
+
+    fn is_closed(&self) -> bool {
+        // Ordering: Relaxed. See `shut`.
+        self.closed.load(Ordering::Relaxed)
+    }
+
+    fn shut(&self) {
+        // Ordering: Relaxed. Who is woken by what follows is ordered by that.
+        if self.closed.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let shut = self.socket.with(|socket| {
+            self.receiving.state().leave(borrowed(&socket));
+            // SAFETY: a descriptor that stays open during the call.
+            unsafe { libc::shutdown(socket, libc::SHUT_RDWR) };
+            Ok(())
+        });
+        // Somebody else has closed it meanwhile.
+        let _ = shut;
+        self.socket.close();
+        self.room.close();
+    }
+}
+
+/// New bytes, and the room in them, which is to be filled before anybody else sees them.
+fn new_bytes<'py>(
+    py: Python<'py>,
+    len: usize,
+) -> PyResult<(Bound<'py, PyBytes>, &'py mut [MaybeUninit<u8>])> {
+    let size = isize::try_from(len).map_err(|_| PyOverflowError::new_err(()))?;
+    // SAFETY: attached; new bytes that nobody else has seen, or null with an exception.
+    let bytes =
+        unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyBytes_FromStringAndSize(std::ptr::null(), size)) }?;
+    // SAFETY: just made as that.
+    let bytes: Bound<'py, PyBytes> = unsafe { bytes.cast_into_unchecked() };
+    // SAFETY: `len` bytes that are ours to fill; the object lives as long as they are used, in `recv_one`.
+    let room = unsafe { std::slice::from_raw_parts_mut(ffi::PyBytes_AsString(bytes.as_ptr()).cast(), len) };
+    Ok((bytes, room))
+}
+
+/// A view of the first `len` bytes of a segment, which it keeps.
+fn view_of(py: Python<'_>, segment: goslings_shm::Segment, len: usize) -> PyResult<Bound<'_, PyAny>> {
+    let whole = Bound::new(py, Segment::wrap(segment))?;
+    let view = PyMemoryView::from(whole.as_any())?;
+    if view.len()? == len {
+        return Ok(view.into_any());
+    }
+    let len = isize::try_from(len).map_err(|_| PyMemoryError::new_err(()))?;
+    view.get_item(PySlice::new(py, 0, len, 1))
+}
+
+#[pymethods]
+impl Link {
+    #[new]
+    fn new(py: Python<'_>, fd: i32) -> PyResult<Link> {
+        if fd < 0 {
+            return Err(errors::os(py, libc::EBADF));
+        }
+        goslings::net::prepare(fd).map_err(|error| errors::net(py, error.into()))?;
+        let (sender, receiver, room) = pair(borrowed(&fd)).map_err(|error| system(py, &error))?;
+        // SAFETY: the caller gives it to us.
+        let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+        Ok(Link {
+            socket: Owned::new(socket),
+            room: Owned::new(room),
+            sending: End::new(sender),
+            receiving: End::new(receiver),
+            closed: AtomicBool::new(false),
+        })
+    }
+
+    /// Sends one message: the bytes of all `parts`, one after another, and copies of the descriptors `fds` (at most 252).
+    ///
+    /// Blocks while there is no room, at most `timeout` seconds: then TimeoutError. A call that fails has sent nothing. Raises
+    /// BrokenPipeError if the other side has closed or died; it may have done so before it had received everything.
+    /// ConnectionError if it does not follow the rules, MemoryError and OSError (ENOSPC, EMFILE, ETOOMANYREFS) if the system
+    /// has no room for a long message or its descriptors; OSError (EBADF) if this end is closed.
+    #[pyo3(signature = (parts, fds = None, timeout = None))]
+    fn send(
+        &self,
+        py: Python<'_>,
+        parts: &Bound<'_, PyAny>,
+        fds: Option<Vec<i32>>,
+        timeout: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<()> {
+        operation(py, "Link.send", On::Anything)?;
+        may_block(py, "go(link.send, ...)")?;
+        let wait = wait(timeout)?;
+        let fds = fds.unwrap_or_default();
+        if fds.len() > FDS_MAX {
+            return Err(PyValueError::new_err(format!("more than {FDS_MAX} descriptors in one message")));
+        }
+        if fds.iter().any(|&fd| fd < 0) {
+            return Err(errors::os(py, libc::EBADF));
+        }
+        let mut views = Vec::new();
+        for part in parts.try_iter()? {
+            views.push(View::of(&part?)?);
+        }
+        let sources: Vec<Source<'_>> = views.iter().map(View::source).collect();
+        let fds: Vec<BorrowedFd<'_>> = fds.iter().map(borrowed).collect();
+        self.send_parts(py, &sources, &fds, wait).map_err(|stopped| stopped.raise(py, self, true))
+    }
+
+    /// Receives the next message: its bytes, and the descriptors that came with it, which are the caller's to close. The bytes
+    /// are `bytes`, or for a long message a read-only memoryview of shared memory, which is free when that is gone.
+    ///
+    /// Blocks while there is none, at most `timeout` seconds: then TimeoutError. Raises EOFError if the other side has closed or
+    /// died and everything that it sent is received; ConnectionError if it does not follow the rules; MemoryError and OSError
+    /// (EMFILE) if the message could not be had, and then the next one can; OSError (EBADF) if this end is closed.
+    #[pyo3(signature = (timeout = None))]
+    fn recv<'py>(
+        &self,
+        py: Python<'py>,
+        timeout: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyList>)> {
+        operation(py, "Link.recv", On::Anything)?;
+        may_block(py, "go(link.recv)")?;
+        let wait = wait(timeout)?;
+        let (bytes, fds) = self.recv_one(py, wait).map_err(|stopped| stopped.raise(py, self, false))?;
+        let fds = PyList::new(py, fds.into_iter().map(IntoRawFd::into_raw_fd))?;
+        Ok((bytes, fds))
+    }
+
+    /// Closes this end: calls that wait fail with OSError (EBADF), the other side receives what was sent, then the end. Closing
+    /// twice is no error. Never blocks.
+    fn close(&self, py: Python<'_>) -> PyResult<()> {
+        operation(py, "Link.close", On::Anything)?;
+        self.shut();
+        Ok(())
+    }
+
+    /// Whether this end is closed.
+    #[getter]
+    fn closed(&self) -> bool {
+        self.is_closed()
+    }
+
+    /// The descriptor of the socket; -1 if it is closed. Not to be read or written.
+    fn fileno(&self) -> i32 {
+        self.socket.number().unwrap_or(-1)
+    }
+
+    fn __enter__(slf: Bound<'_, Link>) -> Bound<'_, Link> {
+        slf
+    }
+
+    fn __exit__(
+        &self,
+        py: Python<'_>,
+        _type: &Bound<'_, PyAny>,
+        _value: &Bound<'_, PyAny>,
+        _tb: &Bound<'_, PyAny>,
+    ) -> PyResult<()> {
+        self.close(py)
+    }
+
+    fn __repr__(&self) -> String {
+        match self.socket.number() {
+            Some(fd) => format!("<Link on descriptor {fd}>"),
+            None => "<Link, closed>".into(),
+        }
+    }
+
+    fn __copy__(&self) -> PyResult<()> {
+        Err(errors::no_copy("Link"))
+    }
+
+    fn __deepcopy__(&self, _memo: &Bound<'_, PyAny>) -> PyResult<()> {
+        Err(errors::no_copy("Link"))
+    }
+
+    fn __reduce__(&self) -> PyResult<()> {
+        Err(errors::no_pickle("Link"))
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.shut();
+    }
+}

@@ -1,0 +1,37 @@
+//! Memory that several processes share: segments, rings of messages, and what wakes whoever waits for them. It knows neither
+//! Python nor the runtime: nothing here waits, but what says so; whoever calls waits as it likes.
+//!
+//! Where is what: `segment.rs` memory and its descriptor; `ring.rs` messages in one direction; `socket.rs` descriptors and
+//! bells; `link.rs` both directions together; `futex.rs` sleeping on a shared word.
+//!
+//! **What comes from the other side is not trusted.** Each length, offset and number in shared memory is read once, checked,
+//! and used from the copy. Shared memory is touched through atomics, so that whatever the other side does meanwhile is a wrong
+//! value and no undefined behaviour. What does not fit is [`Garbage`].
+
+#![cfg_attr(loom, allow(dead_code, reason = "models use the ring without a link"))]
+
+// The audit list: every module that needs unsafe code, and why. The others cannot contain any.
+#[cfg(not(loom))]
+mod available;
+#[cfg(not(loom))]
+mod futex;
+#[cfg(not(loom))]
+mod link;
+#[expect(unsafe_code, reason = "copies from memory of the caller's")]
+mod ring;
+#[cfg(not(loom))]
+#[expect(unsafe_code, reason = "mappings")]
+mod segment;
+#[cfg(not(loom))]
+mod socket;
+mod sync;
+
+#[cfg(not(loom))]
+pub use futex::{Slept, sleep, wake};
+#[cfg(not(loom))]
+pub use link::{Body, INLINE_MAX, LinkError, Message, Receiver, Sender, pair};
+pub use ring::{Garbage, Source};
+#[cfg(not(loom))]
+pub use segment::Segment;
+#[cfg(not(loom))]
+pub use socket::FDS_MAX;

@@ -1,0 +1,190 @@
+//! A piece of shared memory: a file without a name, its mapping, and its descriptor, by which other processes get it.
+//!
+//! **Invariants**
+//! * The file can be made neither smaller nor larger: that is sealed, and of a file that comes from elsewhere the seal is
+//!   demanded. So no other process can take pages away under a mapping.
+//! * The memory is there before the segment is: who writes to it later never finds that there is none left.
+//! * Nothing has a name. When the last descriptor and the last mapping are gone, however that came, so is the memory.
+
+use crate::available::{LOOK_FROM, available};
+use crate::ring::{DATA, Header, Memory, Source};
+use crate::sync::AtomicU64;
+use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags};
+use rustix::io::Errno;
+use rustix::mm::{MapFlags, ProtFlags};
+use std::ffi::c_void;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::ptr::{self, NonNull};
+
+const SEALS: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW).union(SealFlags::SEAL);
+
+/// Shared memory, mapped here.
+#[derive(Debug)]
+pub struct Segment {
+    file: OwnedFd,
+    start: NonNull<c_void>,
+    len: usize,
+    writable: bool,
+}
+
+// SAFETY: the mapping stays where it is; it is handed out as an address only.
+unsafe impl Send for Segment {}
+// SAFETY: as above.
+unsafe impl Sync for Segment {}
+
+impl Segment {
+    /// `len` bytes, at least one, all zero.
+    ///
+    /// # Errors
+    /// The system's: ENOMEM, ENOSPC, EMFILE, EFBIG; EINVAL for none at all.
+    pub fn new(len: usize) -> io::Result<Segment> {
+        let file = file_of(len)?;
+        rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, len as u64)?;
+        rustix::fs::fcntl_add_seals(&file, SEALS)?;
+        Segment::map(file, len, true)
+    }
+
+    /// Maps what another process has made. `at_least`: how long it must be.
+    ///
+    /// # Errors
+    /// The system's; `InvalidData` if it is no such file.
+    pub fn from_file(file: OwnedFd, at_least: usize, writable: bool) -> io::Result<Segment> {
+        let refused = |what| Err(io::Error::new(io::ErrorKind::InvalidData, what));
+        match rustix::fs::fcntl_get_seals(&file) {
+            Ok(seals) if seals.contains(SealFlags::SHRINK) => {}
+            Ok(_) => return refused("shared memory whose size is not sealed"),
+            Err(Errno::INVAL) => return refused("the descriptor is not one of shared memory"),
+            Err(error) => return Err(error.into()),
+        }
+        let Ok(len) = usize::try_from(rustix::fs::fstat(&file)?.st_size) else {
+            return refused("shared memory of an impossible size");
+        };
+        if len < at_least.max(1) {
+            return refused("shared memory that is smaller than was said");
+        }
+        Segment::map(file, len, writable)
+    }
+
+    fn map(file: OwnedFd, len: usize, writable: bool) -> io::Result<Segment> {
+        let access = if writable { ProtFlags::READ | ProtFlags::WRITE } else { ProtFlags::READ };
+        // SAFETY: a new mapping, wherever the system likes.
+        let start = unsafe { rustix::mm::mmap(ptr::null_mut(), len, access, MapFlags::SHARED, &file, 0) }?;
+        let start = NonNull::new(start).ok_or(io::ErrorKind::OutOfMemory)?;
+        Ok(Segment { file, start, len, writable })
+    }
+
+    /// Where it begins. Other processes may change it at any time.
+    #[must_use]
+    pub fn as_ptr(&self) -> *mut u8 {
+        self.start.as_ptr().cast()
+    }
+
+    /// How many bytes.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Never: a segment has at least one byte.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        false
+    }
+
+    /// Whether the bytes may be written here.
+    #[must_use]
+    pub fn is_writable(&self) -> bool {
+        self.writable
+    }
+}
+
+impl AsFd for Segment {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+impl Drop for Segment {
+    fn drop(&mut self) {
+        // SAFETY: mapped by `map`, and nobody has a reference into it any more.
+        let unmapped = unsafe { rustix::mm::munmap(self.start.as_ptr(), self.len) };
+        debug_assert!(unmapped.is_ok(), "{unmapped:?}");
+    }
+}
+
+fn file_of(len: usize) -> io::Result<OwnedFd> {
+    if len == 0 {
+        return Err(Errno::INVAL.into());
+    }
+    if len > isize::MAX as usize || len >= LOOK_FROM && available().is_some_and(|bytes| len as u64 > bytes) {
+        return Err(Errno::NOMEM.into());
+    }
+    let file = rustix::fs::memfd_create("goslings", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+    rustix::fs::ftruncate(&file, len as u64)?;
+    Ok(file)
+}
+
+/// A file with the bytes of `parts`, one after another, to be mapped by others. Written, not mapped here: so each byte is
+/// touched once, and that there is no memory left is an error of the call.
+pub(crate) fn written(len: usize, parts: &[Source<'_>]) -> io::Result<OwnedFd> {
+    let file = file_of(len)?;
+    let mut at = 0;
+    for part in parts {
+        let mut done = 0;
+        while done < part.len() {
+            // SAFETY: `done` bytes into what can be read, and so many are left. The system reads them as they are.
+            let left = unsafe { std::slice::from_raw_parts(part.as_ptr().add(done), part.len() - done) };
+            match rustix::io::pwrite(&file, left, at) {
+                Ok(0) => return Err(Errno::NOSPC.into()),
+                Ok(count) => {
+                    done += count;
+                    at += count as u64;
+                }
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+    rustix::fs::fcntl_add_seals(&file, SEALS)?;
+    Ok(file)
+}
+
+/// A segment with a ring in it: the header, and a power of two of bytes.
+#[derive(Debug)]
+pub(crate) struct RingSegment(Segment);
+
+impl RingSegment {
+    pub(crate) fn new(capacity: usize) -> io::Result<RingSegment> {
+        Segment::new(DATA + capacity).map(RingSegment)
+    }
+
+    /// One that came from elsewhere.
+    pub(crate) fn from_file(file: OwnedFd) -> io::Result<RingSegment> {
+        let segment = Segment::from_file(file, DATA + 4096, true)?;
+        if !(segment.len() - DATA).is_power_of_two() {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "a ring of a wrong size"));
+        }
+        Ok(RingSegment(segment))
+    }
+}
+
+impl AsFd for RingSegment {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl Memory for RingSegment {
+    fn header(&self) -> &Header {
+        // SAFETY: at the beginning of a page, in place as long as `self`, and valid whatever its bytes are: atomics only.
+        unsafe { &*self.0.as_ptr().cast::<Header>() }
+    }
+
+    fn words(&self) -> &[AtomicU64] {
+        // SAFETY: `DATA` is a multiple of a word, and not beyond the end.
+        let start = unsafe { self.0.as_ptr().add(DATA) };
+        // SAFETY: so many bytes there are, in place as long as `self`; atomics, as above.
+        unsafe { std::slice::from_raw_parts(start.cast::<AtomicU64>(), (self.0.len() - DATA) / 8) }
+    }
+}
