@@ -47,6 +47,7 @@ PUBLIC = {
 INTERNAL = {
     "Awaitable": "what the methods to be awaited return",
     "Conn": "public in goslings.net",
+    "Link": "messages between processes, for goslings.processes",
     "Listener": "public in goslings.net",
     "GoExit": "raised by goexit, for nobody to name",
     "RLock": "threading.RLock after goslings.patch",
@@ -54,6 +55,7 @@ INTERNAL = {
     "LoopPort": "what an event loop knows of goslings",
     "ParMap": "what parmap returns",
     "RWMutexSide": "what RWMutex.read and .write return",
+    "Segment": "memory of several processes, for goslings.processes",
     "TVar": "public in goslings.stm",
     "TransactionConflict": "leaves a transaction that cannot commit, for nobody to catch",
     "TransactionRetry": "leaves a transaction that waits, for nobody to catch",
@@ -105,7 +107,15 @@ def test_what_a_private_module_shows_is_public_or_known_to_be_internal() -> None
 
 def test_these_modules_are_public() -> None:
     modules = {found.name for found in pkgutil.iter_modules(goslings.__path__)}
-    assert {name for name in modules if not name.startswith("_")} == {"aio", "demo", "net", "stm", "testing", "wsgi"}
+    assert {name for name in modules if not name.startswith("_")} == {
+        "aio",
+        "demo",
+        "net",
+        "processes",
+        "stm",
+        "testing",
+        "wsgi",
+    }
 
 
 def members(cls: type) -> Iterator[tuple[str, Any]]:
@@ -174,7 +184,7 @@ def runtime(name: str) -> Any:
     value: Any = _goslings
     for part in name.split("."):
         value = inspect.getattr_static(value, part)
-    return value
+    return value.__func__ if isinstance(value, staticmethod) else value
 
 
 def test_the_stub_tells_the_documentation_of_the_module() -> None:
@@ -205,7 +215,7 @@ def test_the_stub_leaves_no_name_out() -> None:
 
 
 def examples() -> Iterator[Any]:
-    for path in sorted([*ROOT.glob("*.md"), ROOT / "docs" / "stm.md"]):
+    for path in sorted([*ROOT.glob("*.md"), ROOT / "docs" / "places.md", ROOT / "docs" / "stm.md"]):
         text = path.read_text(encoding="utf-8")
         if ">>> " in text:
             yield pytest.param(text, id=path.name)

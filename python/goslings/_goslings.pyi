@@ -34,7 +34,9 @@ __all__ = [
     "_Bubble",
     "_HttpReader",
     "_Patched",
+    "_Bell",
     "_Port",
+    "_Stead",
     "_Watching",
     "_after_fork_child",
     "_after_fork_parent",
@@ -55,9 +57,11 @@ __all__ = [
     "_outside_event",
     "_own_locals",
     "_prepare",
+    "_put_back",
     "_recv_idle",
     "_recv_outside",
     "_retry",
+    "_selected",
     "_set_slice_ms",
     "_set_warn_ms",
     "_stacks",
@@ -125,6 +129,31 @@ class Awaitable[T]:
     def close(self) -> None:
         """Withdraws the call."""
     def __class_getitem__(cls, key: object) -> GenericAlias: ...
+
+@final
+class _Bell:
+    """Rings when a wait in somebody's stead is over, or when asked to."""
+
+    def __new__(cls) -> Self: ...
+    @property
+    def rung(self) -> RecvChan[float]:
+        """A channel that holds a value after it was rung."""
+    def ring(self) -> None:
+        """Rings it. Never blocks."""
+    def take(self) -> list[int]:
+        """Takes out the numbers of the waits that are over. Never blocks."""
+
+@final
+class _Stead:
+    """A `select` in the stead of somebody else; see the module. `cases` are triples of a channel or a view, whether to
+    send, and what.
+    """
+
+    def __new__(cls, bell: _Bell, number: int, cases: list[tuple[Any, bool, Any]], waits: bool) -> Self: ...
+    def poll(self) -> tuple[int, Any, bool | None] | None:
+        """Begins the wait or goes on after it; the answer, or None if it waits or has answered. Never blocks."""
+    def cancel(self) -> tuple[int, Any, bool | None] | None:
+        """Ends the wait; the answer, or None if somebody else has it or is about to. Never blocks."""
 
 @final
 class _Port:
@@ -423,6 +452,9 @@ class RecvChan[T]:
 @final
 class Case:
     """One case of a `select`. Made by `recv(ch)` and `send(ch, value)`; may be used again."""
+
+    def _parts(self) -> tuple[Any, bool, Any]:
+        """What a case is made of: the channel or None, whether it sends, and what."""
 
 # `select` gives a Selected[Any]: which case it was is a number, and types do not follow numbers. Whoever knows
 # better says so: `picked: Selected[int] | None = select(...)`.
@@ -1022,6 +1054,12 @@ def _stacks() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
 def _detect_deadlocks(on: bool) -> None:
     """Switches the detection of deadlocks on or off."""
 
+def _put_back(ch: chan[Any] | RecvChan[Any], value: object) -> None:
+    """Puts a received value back to the front of a channel, for somebody who turned out unable to keep it."""
+
+def _selected(index: int, chan: object, value: object, ok: bool) -> Selected[Any]:
+    """A `Selected`, for a select that was carried out in Python."""
+
 def _recv_idle[T](ch: chan[T], timeout: float) -> T:
     """Receives for a thread that only serves others: it does not count for deadlocks."""
 
@@ -1094,6 +1132,11 @@ class Link:
         everything. ConnectionError if it does not follow the rules, MemoryError and OSError (ENOSPC, EMFILE,
         ETOOMANYREFS) if the system has no room for a long message or its descriptors; OSError (EBADF) if this end is
         closed.
+        """
+
+    def _post(self, parts: Iterable[Buffer], fds: list[int]) -> bool:
+        """Sends one message if that needs no waiting; returns whether it was sent. Never blocks and is no cancel point.
+        Raises what `send` raises.
         """
 
     def recv(self, timeout: float | None = None) -> tuple[bytes | memoryview, list[int]]:

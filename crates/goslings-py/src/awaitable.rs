@@ -577,7 +577,7 @@ fn told(went: PyResult<Went>) -> Answer {
 /// aselect(*cases, timeout=None): as `select`, awaited.
 #[pyfunction]
 #[pyo3(signature = (*cases, timeout = None))]
-pub(crate) fn aselect(cases: Bound<'_, PyTuple>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Awaitable> {
+pub(crate) fn aselect(cases: Bound<'_, PyTuple>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Py<PyAny>> {
     crate::select::awaitable(cases, timeout)
 }
 

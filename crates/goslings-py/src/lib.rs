@@ -42,6 +42,7 @@ mod shared;
 mod shm;
 #[expect(unsafe_code, reason = "looks at objects while the collector visits them")]
 mod stacks;
+mod stead;
 #[expect(unsafe_code, reason = "transactions in the frames of the calls that run them")]
 mod stm;
 mod thread_locks;
@@ -111,6 +112,8 @@ mod module {
     use crate::shm::Segment;
     #[pymodule_export]
     use crate::stacks::{detect_deadlocks, now, stacks as all_stacks};
+    #[pymodule_export]
+    use crate::stead::{PyBell, PyStead, put_back, selected};
     #[pymodule_export]
     use crate::stm::{TVar, Watching, atomically, attempt, on_commit, or_else, retry, stats as stm_stats};
     #[pymodule_export]

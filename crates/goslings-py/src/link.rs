@@ -192,6 +192,43 @@ impl Link {
         Link::until(&self.socket, Direction::Write, wait, send)
     }
 
+    /// As `send_parts`, but never waits: false if there is no room, or somebody else sends.
+    fn post_parts(
+        &self,
+        py: Python<'_>,
+        sources: &[Source<'_>],
+        fds: &[BorrowedFd<'_>],
+    ) -> Result<bool, Stopped> {
+        let len: usize = sources.iter().map(Source::len).sum();
+        let apart = if len > INLINE_MAX {
+            let made = detached(py, || Sender::apart(len, sources));
+            Some(made.map_err(LinkError::System)?)
+        } else {
+            None
+        };
+        if !self.sending.turn.try_lock() {
+            return Ok(false);
+        }
+        let _turn = Turn(&self.sending.turn);
+        let sent = self.room.with(|room| {
+            Ok(self.socket.with(|socket| {
+                let (room, socket) = (borrowed(&room), borrowed(&socket));
+                let all: Vec<BorrowedFd<'_>> =
+                    apart.iter().map(AsFd::as_fd).chain(fds.iter().copied()).collect();
+                let mut sender = self.sending.state();
+                let reserved = sender.reserve(len, socket, room);
+                Ok(reserved.and_then(|reserved| {
+                    if reserved.is_none() || !all.is_empty() && sender.send_fds(socket, &all)?.is_none() {
+                        return Ok(false);
+                    }
+                    sender.commit(socket, len, sources, all.len());
+                    Ok(true)
+                }))
+            }))
+        });
+        Ok(sent???)
+    }
+
     fn recv_one<'py>(
         &self,
         py: Python<'py>,
@@ -351,6 +388,18 @@ impl Link {
         let sources: Vec<Source<'_>> = views.iter().map(View::source).collect();
         let fds: Vec<BorrowedFd<'_>> = fds.iter().map(borrowed).collect();
         self.send_parts(py, &sources, &fds, wait).map_err(|stopped| stopped.raise(py, self, true))
+    }
+
+    /// Sends one message if that needs no waiting; returns whether it was sent. Never blocks and is no
+    /// cancel point. Raises what `send` raises.
+    fn _post(&self, py: Python<'_>, parts: &Bound<'_, PyAny>, fds: Vec<i32>) -> PyResult<bool> {
+        let mut views = Vec::new();
+        for part in parts.try_iter()? {
+            views.push(View::of(&part?)?);
+        }
+        let sources: Vec<Source<'_>> = views.iter().map(View::source).collect();
+        let fds: Vec<BorrowedFd<'_>> = fds.iter().map(borrowed).collect();
+        self.post_parts(py, &sources, &fds).map_err(|stopped| stopped.raise(py, self, true))
     }
 
     /// Receives the next message: its bytes, and the descriptors that came with it, which are the caller's to close. The bytes

@@ -5,6 +5,7 @@ use crate::bubble::{On, operation};
 use crate::chan::{PyChan, RecvChan, SendChan};
 use crate::errors;
 use crate::host::{Held, may_block};
+use crate::stead;
 use crate::timeout::wait;
 use crate::value::{Channel, Value};
 use goslings::SelectError;
@@ -30,6 +31,11 @@ impl Case {
         visit.call(&self.value)
     }
 
+    /// What a case is made of: the channel or None, whether it sends, and what.
+    fn _parts(&self, py: Python<'_>) -> (Py<PyAny>, bool, Option<Py<PyAny>>) {
+        (self.given.clone_ref(py), self.value.is_some(), self.value.as_ref().map(|value| value.clone_ref(py)))
+    }
+
     fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
         let chan = self.given.bind(py).repr()?;
         match &self.value {
@@ -48,6 +54,12 @@ pub(crate) fn recv(ch: Bound<'_, PyAny>) -> PyResult<Case> {
     if ch.is_instance_of::<PyChan>() || ch.is_instance_of::<RecvChan>() || ch.is_none() {
         return Ok(Case { given: ch.unbind(), value: None });
     }
+    if stead::is_elsewhere(&ch) {
+        if !stead::goes(&ch, 1) {
+            return Err(PyTypeError::new_err("cannot receive from a SendChan: it only sends"));
+        }
+        return Ok(Case { given: ch.unbind(), value: None });
+    }
     if ch.is_instance_of::<SendChan>() {
         return Err(PyTypeError::new_err("cannot receive from a SendChan: it only sends"));
     }
@@ -62,6 +74,12 @@ pub(crate) fn recv(ch: Bound<'_, PyAny>) -> PyResult<Case> {
 #[pyo3(signature = (ch, value, /))]
 pub(crate) fn send(ch: Bound<'_, PyAny>, value: Py<PyAny>) -> PyResult<Case> {
     if ch.is_instance_of::<PyChan>() || ch.is_instance_of::<SendChan>() || ch.is_none() {
+        return Ok(Case { given: ch.unbind(), value: Some(value) });
+    }
+    if stead::is_elsewhere(&ch) {
+        if !stead::goes(&ch, 2) {
+            return Err(PyTypeError::new_err("cannot send to a RecvChan: it only receives"));
+        }
         return Ok(Case { given: ch.unbind(), value: Some(value) });
     }
     if ch.is_instance_of::<RecvChan>() {
@@ -89,6 +107,12 @@ pub(crate) struct Selected {
     /// False only for a receive from a closed, drained channel.
     #[pyo3(get)]
     ok: bool,
+}
+
+impl Selected {
+    pub(crate) fn new(index: usize, chan: Py<PyAny>, value: Py<PyAny>, ok: bool) -> Selected {
+        Selected { index, chan, value, ok }
+    }
 }
 
 #[pymethods]
@@ -121,7 +145,7 @@ pub(crate) fn select(
     py: Python<'_>,
     cases: &Bound<'_, PyTuple>,
     timeout: Option<&Bound<'_, PyAny>>,
-) -> PyResult<Option<Selected>> {
+) -> PyResult<Option<Py<PyAny>>> {
     may_block(py, "aselect(...)")?;
     let mut given: Few<'_> = Few::new();
     let all = cases;
@@ -129,6 +153,9 @@ pub(crate) fn select(
     for case in cases {
         let case = checked(case)?;
         given.push(match (channel(case.given.bind(py)), &case.value) {
+            (None, _) if !case.given.is_none(py) => {
+                return stead::elsewhere(py, "select", all, timeout).map(|answer| Some(answer.unbind()));
+            }
             (None, None) => goslings::Case::Never,
             (None, Some(_)) => goslings::Case::NeverSend,
             (Some(channel), None) => goslings::Case::Recv(channel),
@@ -143,7 +170,10 @@ pub(crate) fn select(
     let answer = goslings::select(given.as_mut_slice(), wait);
     drop(held);
     match answer {
-        Ok(chosen) => Ok(Some(selected(py, checked(&cases[chosen.index])?, chosen))),
+        Ok(chosen) => {
+            let selected = selected(py, checked(&cases[chosen.index])?, chosen);
+            Ok(Some(selected.into_pyobject(py)?.into_any().unbind()))
+        }
         Err(SelectError::TimedOut) => Ok(None),
         Err(error) => Err(errors::select(py, error)),
     }
@@ -172,19 +202,22 @@ fn selected(py: Python<'_>, case: &Case, chosen: goslings::Selected<Value>) -> S
 pub(crate) fn awaitable(
     cases: Bound<'_, PyTuple>,
     timeout: Option<&Bound<'_, PyAny>>,
-) -> PyResult<Awaitable> {
+) -> PyResult<Py<PyAny>> {
     let py = cases.py();
     let wait = wait(timeout)?;
     let mut given = Vec::with_capacity(cases.len());
     for case in cases.as_slice() {
         let case = checked(case)?;
         let channel = crate::chan::channel_of(case.given.bind(py));
+        if channel.is_none() && !case.given.is_none(py) {
+            return stead::elsewhere(py, "aselect", &cases, timeout).map(Bound::unbind);
+        }
         given.push((channel, case.value.as_ref().map(|value| Value::Object(value.clone_ref(py)))));
     }
     let channels: Vec<_> = given.iter().map(|(channel, _)| channel.clone()).collect();
     let made = made_in(channels.iter().flatten().map(|channel| channel.bubble()));
     let cases = cases.unbind();
-    Ok(Awaitable::call(
+    let awaitable = Awaitable::call(
         move |caller| goslings::polled::select(given, wait, caller),
         move |py, answer| match answer {
             Ok(chosen) => {
@@ -206,8 +239,8 @@ pub(crate) fn awaitable(
             Ok(sent) => Some(Ok(sent)),
             Err(_) => None,
         },
-    )
-    .about("aselect", made))
+    );
+    Ok(awaitable.about("aselect", made).into_pyobject(py)?.into_any().unbind())
 }
 
 /// Where the channels with these bubbles were made.

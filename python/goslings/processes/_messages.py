@@ -1,0 +1,78 @@
+"""Messages between two processes: a small tuple whose first item says what it is, and buffers beside it.
+
+A frame on the link: the length of the tuple's pickle and the number of buffers, the lengths of these, the pickle, and
+each buffer at a multiple of 64 bytes, so that arrays are aligned where they are mapped.
+"""
+
+from __future__ import annotations
+
+import pickle
+import struct
+from collections.abc import Sequence
+from typing import Any
+
+__all__ = ["decode", "encode"]
+
+# Kinds, and what follows in the tuple. `op` numbers an operation, among those of the side that began it.
+OP = 1  # op, waits, cases: (channel, sends, payload) – begins a select, a send or a receive at the channels' home
+CANCEL = 2  # op
+ANSWER = 3  # op, index, ok, payload: index -1: cancelled; ok None: a send found the channel closed
+FAILED = 4  # op, payload of an exception
+TAKEN = 5  # op: what it received has arrived with whoever wanted it
+UNDO = 6  # op: what it received goes back
+RELEASE = 7  # channel, count: so many references to it are gone
+ASK = 8  # op, channel, question
+CALL = 9  # number, name, payload of (fn, args, kwargs), whether to wait for START
+START = 16  # number
+STOP = 10  # number, message: cancels the call
+RESULT = 11  # number, how it ended, payload
+READY = 12  # the worker has started; payload of its initializer's exception, or None
+BYE = 13  # end when you have nothing to do
+ANSWERED = 14  # op, the answer to a question
+INIT = 15  # payload of what a worker needs to know first
+
+_HEAD = struct.Struct("<II")
+_ALIGN = 64
+
+
+def encode(message: tuple[Any, ...], large: bool) -> list[Any]:
+    """The parts of a frame. `large`: whether there may be buffers in it."""
+    if not large:
+        data = pickle.dumps(message, 5)
+        return [_HEAD.pack(len(data), 0), data]
+    buffers: list[pickle.PickleBuffer] = []
+    data = pickle.dumps(message, 5, buffer_callback=buffers.append)
+    raw = [buffer.raw() for buffer in buffers]
+    parts: list[Any] = [_HEAD.pack(len(data), len(raw)) + struct.pack(f"<{len(raw)}Q", *(part.nbytes for part in raw))]
+    parts.append(data)
+    at = len(parts[0]) + len(data)
+    for part in raw:
+        gap = -at % _ALIGN
+        if gap:
+            parts.append(bytes(gap))
+        parts.append(part)
+        at += gap + part.nbytes
+    return parts
+
+
+def decode(frame: Any) -> tuple[Any, ...]:
+    """The message of a frame. Raises ValueError, or what pickle raises, if it is none."""
+    view = memoryview(frame)
+    length, count = _HEAD.unpack_from(view)
+    at = _HEAD.size
+    if not count:
+        small: tuple[Any, ...] = pickle.loads(view[at : at + length])
+        return small
+    sizes: Sequence[int] = struct.unpack_from(f"<{count}Q", view, at)
+    at += 8 * count
+    data = view[at : at + length]
+    at += length
+    buffers = []
+    for size in sizes:
+        at += -at % _ALIGN
+        if at + size > view.nbytes:
+            raise ValueError("a frame is shorter than it says")
+        buffers.append(view[at : at + size])
+        at += size
+    message: tuple[Any, ...] = pickle.loads(data, buffers=buffers)
+    return message

@@ -1,0 +1,485 @@
+"""The other side of a link: what it may use of ours, what we use of its, and the messages in between.
+
+Both sides run the same code. Between worker and worker stands the parent, which uses a channel of one like any channel
+of its own, and lends it to the other: nobody knows of more than one peer at a time.
+
+**What is lent.** A channel that is pickled becomes a reference: whose it is, and its number there. The owner keeps it
+in `_exports` with a count of the references that were given out; the other side has one object for it (`_imports`)
+and tells how many of them are gone when that dies. References on their way are counted, so nothing goes away under
+them.
+
+**Operations.** The side that wants something numbers it (OP), the side of the channels carries it out, at once or with
+a wait in its stead (_select.py), and answers exactly once. CANCEL only asks for that answer to come soon. A received
+value stays with its owner, as a receipt, until TAKEN says that it has arrived with whoever wanted it; UNDO, or the
+death of the other side, puts it back to the front. The link keeps the order, so whatever a process sends after it has
+taken a value comes after that TAKEN.
+
+**Never wait while you read.** The goroutine that reads a link neither waits for channels nor for room in a link: what
+does not fit is queued here, and written by a goroutine of its own. Everybody who waits for an answer has at most one
+operation under way, and streams have credits, so the queue is bounded by what others do.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import os
+import pickle
+import traceback
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from goslings import _threads
+from goslings._goslings import Link, RecvChan, SendChan, chan, go
+from goslings.processes import _messages, _pickle, _pump, _select
+from goslings.processes._errors import RemoteTraceback
+
+__all__ = ["Peer", "resolve"]
+
+CHAN, SEND, RECV = 0, 1, 2
+"""What a reference is to: the channel or a view of it."""
+
+_peers: weakref.WeakValueDictionary[tuple[int, int], Peer] = weakref.WeakValueDictionary()
+
+
+Failure = tuple[_pickle.Payload | None, str, str]
+"""An exception on its way: itself, if it can be pickled, what it says, and its traceback."""
+
+
+class Lent:
+    """A channel of ours, or one that we have from another peer, that the peer may use."""
+
+    __slots__ = ("channel", "count", "views")
+
+    def __init__(self, channel: Any) -> None:
+        self.channel = channel
+        self.count = 0
+        self.views: dict[int, Any] = {}
+
+
+class Peer:
+    """One process that we share channels with, and the link to it."""
+
+    def __init__(self, link: Link, pair: int, end: int, name: str) -> None:
+        """`pair` names the link in both processes, `end` (0, 1) our side of it; `name` is for errors."""
+        self.name = name
+        self.writable = False
+        self.handlers: dict[int, Callable[..., None]] = {}
+        """What to do with other kinds of messages: called with what the tuple holds, and the descriptors."""
+        self.dead: BaseException | None = None
+        """Why operations fail, after the link has ended."""
+        self._link = link
+        self._key = (pair, end)
+        self._other = (pair, 1 - end)
+        self._lock = _threads.lock()
+        self._outbox: collections.deque[tuple[list[Any], list[int]]] = collections.deque()
+        self._numbers = 0
+        self._operations: dict[int, _select.Remote] = {}
+        self._questions: dict[int, chan[Any]] = {}
+        self._serving: dict[int, Any] = {}
+        self._receipts: dict[int, Any] = {}
+        self._exports: dict[int, Lent] = {}
+        self._export_numbers: dict[Any, int] = {}
+        self._imports: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
+        self.gone: collections.deque[tuple[int, int]] = collections.deque()
+        """Imports that were collected, with their counts; told by the pump."""
+        _peers[self._key] = self
+        _pump.know(self)
+
+    # Sending
+
+    def post(self, message: tuple[Any, ...], large: bool = False, fds: Sequence[int] = ()) -> None:
+        """Sends a message, now or soon. Never blocks. Does nothing if the link has ended: its reader tells."""
+        parts = _messages.encode(message, large)
+        with self._lock:
+            start = not self._outbox
+            try:
+                if start and self._link._post(parts, list(fds)):
+                    return
+            except OSError:
+                return
+            self._outbox.append(([bytes(part) for part in parts], [os.dup(fd) for fd in fds]))
+        if start:
+            go(self._write)
+
+    def _write(self) -> None:
+        while True:
+            parts, fds = self._outbox[0]
+            with contextlib.suppress(OSError):
+                self._link.send(parts, fds)
+            for fd in fds:
+                os.close(fd)
+            with self._lock:
+                self._outbox.popleft()
+                if not self._outbox:
+                    return
+
+    def close(self) -> None:
+        """Ends the link."""
+        self._link.close()
+
+    # Values
+
+    def pack(self, value: Any, where: str, fds: list[int]) -> _pickle.Payload:
+        """Pickles a value for the other side; raises what says why it cannot be."""
+        return _pickle.dumps(value, self._reduce, where, fds)
+
+    def unpack(self, payload: _pickle.Payload, fds: Sequence[int] = ()) -> Any:
+        """The value that the other side has packed."""
+        return _pickle.loads(payload, self.writable, fds)
+
+    def _reduce(self, obj: Any) -> Any:
+        kind = type(obj)
+        if kind is chan:
+            return self._refer(obj, CHAN)
+        if kind is SendChan:
+            return self._refer(obj, SEND)
+        if kind is RecvChan:
+            return self._refer(obj, RECV)
+        view = getattr(kind, "_goslings_view", None)
+        if view is not None:
+            return self._refer(obj, view)
+        return None
+
+    def _refer(self, obj: Any, view: int) -> tuple[Any, ...]:
+        home = getattr(obj, "_goslings_home", None)
+        if home is not None and home[0] is self:
+            # It is the other side's own. One reference more, until this one has come home.
+            self.post((_messages.RELEASE, home[1], -1))
+            return resolve, (self._other, True, home[1], view)
+        with self._lock:
+            number = self._export_numbers.get(obj)
+            if number is None:
+                number = self._number()
+                self._export_numbers[obj] = number
+                self._exports[number] = Lent(obj)
+            lent = self._exports[number]
+            lent.views.setdefault(view, obj)
+            lent.count += 1
+        return resolve, (self._other, False, number, view)
+
+    def own(self, number: int, view: int) -> Any:
+        """A channel that we have lent, coming home."""
+        lent = self._exports[number]
+        if view in lent.views:
+            found = lent.views[view]
+        else:
+            whole = lent.views[CHAN]
+            found = whole.sender() if view == SEND else whole.receiver()
+        self._on_release([], number, 1)
+        return found
+
+    def borrowed(self, number: int, view: int) -> Any:
+        """The object for a channel of the other side."""
+        from goslings.processes import _chan
+
+        with self._lock:
+            known = self._imports.get(number)
+            if known is None:
+                known = self._imports[number] = _chan.Origin(self, number)
+            known.count += 1
+        return known.view(view)
+
+    def tell_gone(self) -> None:
+        """Tells which references were dropped. By the pump."""
+        while self.gone:
+            number, count = self.gone.popleft()
+            self.post((_messages.RELEASE, number, count))
+
+    def _number(self) -> int:
+        """A new number. Under the lock."""
+        self._numbers += 1
+        return self._numbers
+
+    # Operations of ours
+
+    def begin(self, operation: _select.Remote, waits: bool, cases: Sequence[tuple[int, bool, Any]]) -> None:
+        """Sends an operation; its answer comes to `operation.answered`. Payloads come as (payload, fds)."""
+        fds: list[int] = []
+        plain = []
+        large = False
+        for channel, sends, packed in cases:
+            payload = None
+            if packed is not None:
+                payload = packed[0]
+                fds += packed[1]
+                large = large or _pickle.is_large(payload)
+            plain.append((channel, sends, payload))
+        with self._lock:
+            dead = self.dead
+            number = operation.number = self._number()
+            if dead is None:
+                self._operations[number] = operation
+        if dead is not None:
+            operation.answered(_select.Outcome(error=self.death()))
+            return
+        self.post((_messages.OP, number, waits, plain), large, fds)
+
+    def ask(self, channel: int, question: str) -> Any:
+        """Asks for something about a channel of the other side, and waits for the answer, a moment."""
+        answer = chan[Any](1)
+        with self._lock:
+            dead = self.dead
+            number = self._number()
+            self._questions[number] = answer
+        if dead is not None:
+            raise self.death()
+        self.post((_messages.ASK, number, channel, question))
+        said = _select.moment(answer)
+        if isinstance(said, BaseException):
+            raise said
+        return said
+
+    def death(self) -> BaseException:
+        """A new exception that says what `dead` says."""
+        dead = self.dead
+        assert dead is not None
+        return type(dead)(*dead.args)
+
+    # Reading
+
+    def read(self) -> None:
+        """Reads the link to its end, and serves what comes. Raises what garbage on it raises."""
+        link = self._link
+        handlers: dict[int, Callable[..., None]] = {
+            _messages.OP: self._on_op,
+            _messages.CANCEL: self._on_cancel,
+            _messages.ANSWER: self._on_answer,
+            _messages.FAILED: self._on_failed,
+            _messages.TAKEN: self._on_taken,
+            _messages.UNDO: self._on_undo,
+            _messages.RELEASE: self._on_release,
+            _messages.ASK: self._on_ask,
+            _messages.ANSWERED: self._on_answered,
+            **self.handlers,
+        }
+        while True:
+            try:
+                frame, fds = link.recv()
+            except EOFError:
+                return
+            except OSError:
+                if link.closed:
+                    return
+                raise
+            try:
+                message = _messages.decode(frame)
+                handlers[message[0]](fds, *message[1:])
+            finally:
+                for fd in fds:
+                    os.close(fd)
+
+    def end(self, why: BaseException) -> None:
+        """After the link has ended: whoever waits for the other side hears why, and what it held comes back."""
+        with self._lock:
+            self.dead = why
+            operations = list(self._operations.values())
+            questions = list(self._questions.values())
+            self._operations.clear()
+            self._questions.clear()
+        serving = list(self._serving.values())
+        for served in serving:
+            served.cancel()
+        receipts = [self._receipts.pop(number) for number in sorted(self._receipts, reverse=True)]
+        for receipt in receipts:
+            receipt.undo()
+        with self._lock:
+            exports = list(self._exports.values())
+            numbers = list(self._export_numbers)
+            self._exports.clear()
+            self._export_numbers.clear()
+        del exports, numbers
+        for operation in operations:
+            operation.answered(_select.Outcome(error=self.death()))
+        for question in questions:
+            question.try_send(self.death())
+        _pump.forget(self)
+
+    def _on_op(self, fds: list[int], number: int, waits: bool, cases: list[tuple[int, bool, Any]]) -> None:
+        found = []
+        at = 0
+        try:
+            for channel, sends, payload in cases:
+                value = None
+                if payload is not None:
+                    value = self.unpack(payload, fds[at : at + payload[2]])
+                    at += payload[2]
+                found.append((self._exports[channel].channel, sends, value))
+        except BaseException as error:
+            self._fail(number, error)
+            return
+        served = Served(self, number, [sends for _, sends, _ in found])
+        self._serving[number] = served
+        served.begin(found, waits)
+
+    def _on_cancel(self, fds: list[int], number: int) -> None:
+        served = self._serving.get(number)
+        if served is not None:
+            served.cancel()
+
+    def _on_answer(self, fds: list[int], number: int, index: int, ok: bool | None, payload: Any) -> None:
+        operation = self._operations.pop(number)
+        outcome = _select.Outcome(index, None, ok)
+        if payload is not None:
+            outcome.receipt = _select.Owed(self, number)
+            try:
+                outcome.value = self.unpack(payload, fds)
+            except BaseException as error:
+                # It cannot be rebuilt here: whoever wanted it hears that, and nobody else would fare better.
+                outcome.receipt.taken()
+                outcome = _select.Outcome(error=error)
+        operation.answered(outcome)
+
+    def _on_failed(self, fds: list[int], number: int, payload: Any) -> None:
+        error = self.failure(payload, fds)
+        question = self._questions.pop(number, None)
+        if question is not None:
+            question.try_send(error)
+            return
+        self._operations.pop(number).answered(_select.Outcome(error=error))
+
+    def _on_taken(self, fds: list[int], number: int) -> None:
+        self._receipts.pop(number).taken()
+
+    def _on_undo(self, fds: list[int], number: int) -> None:
+        self._receipts.pop(number).undo()
+
+    def _on_release(self, fds: list[int], number: int, count: int) -> None:
+        with self._lock:
+            lent = self._exports[number]
+            lent.count -= count
+            if lent.count == 0:
+                del self._exports[number]
+                # Equal to its views: whichever was lent first.
+                self._export_numbers.pop(lent.channel, None)
+
+    def _on_ask(self, fds: list[int], number: int, channel: int, question: str) -> None:
+        lent = self._exports[channel]
+        if getattr(lent.channel, "_goslings_home", None) is not None:
+            go(self._reply, number, lent.channel, question)  # it lives elsewhere: that takes a wait
+        else:
+            self._reply(number, lent.channel, question)
+
+    def _reply(self, number: int, channel: Any, question: str) -> None:
+        try:
+            answer: Any
+            if question == "len":
+                answer = len(channel)
+            elif question == "closed":
+                answer = channel.closed
+            elif question == "capacity":
+                answer = channel.capacity
+            else:
+                channel.close()
+                answer = None
+        except Exception as error:
+            self._fail(number, error)
+            return
+        self.post((_messages.ANSWERED, number, answer))
+
+    def _on_answered(self, fds: list[int], number: int, answer: Any) -> None:
+        self._questions.pop(number).try_send(answer)
+
+    def _fail(self, number: int, error: BaseException) -> None:
+        failure, fds = self.pack_failure(error)
+        self.post((_messages.FAILED, number, failure), True, fds)
+
+    # Exceptions
+
+    def pack_failure(self, error: BaseException) -> tuple[Failure, list[int]]:
+        """An exception for the other side: the exception, what it says, and its traceback as text."""
+        text = "".join(traceback.format_exception(error))
+        said = "".join(traceback.format_exception_only(error)).strip()
+        fds: list[int] = []
+        payload: _pickle.Payload | None
+        try:
+            payload = self.pack(error.with_traceback(None), "exception", fds)
+        except Exception as problem:
+            payload = None
+            said += f" (the exception itself could not travel: {problem})"
+        return (payload, said, text), fds
+
+    def failure(self, failure: Failure, fds: Sequence[int]) -> BaseException:
+        """The exception that the other side has packed; its cause is the traceback there."""
+        payload, said, text = failure
+        error: BaseException
+        try:
+            error = RuntimeError(said) if payload is None else self.unpack(payload, fds)
+            if not isinstance(error, BaseException):
+                raise TypeError("not an exception")
+        except BaseException as problem:
+            # Many can be pickled and not rebuilt: their __init__ wants other arguments.
+            error = RuntimeError(f"{said} (the exception itself could not be rebuilt: {problem})")
+        error.__cause__ = RemoteTraceback(text)
+        return error
+
+
+class Served:
+    """An operation of the other side, on channels of ours."""
+
+    __slots__ = ("_handle", "_number", "_peer", "_sends")
+
+    def __init__(self, peer: Peer, number: int, sends: list[bool]) -> None:
+        self._peer = peer
+        self._number = number
+        self._sends = sends
+        self._handle: Any = None
+
+    def begin(self, cases: list[tuple[Any, bool, Any]], waits: bool) -> None:
+        self._handle = _select.start(cases, waits, self._done)
+
+    def cancel(self) -> None:
+        handle = self._handle
+        if handle is not None:
+            handle.cancel()
+
+    def _done(self, outcome: _select.Outcome) -> None:
+        peer, number = self._peer, self._number
+        peer._serving.pop(number, None)
+        if outcome.error is not None:
+            peer._fail(number, outcome.error)
+            return
+        if outcome.receipt is None:
+            peer.post((_messages.ANSWER, number, outcome.index, outcome.ok, None))
+            return
+        fds: list[int] = []
+        try:
+            payload = peer.pack(outcome.value, "value", fds)
+        except BaseException as error:
+            # Sent here, where nothing is pickled: told where it was wanted, since nobody elsewhere could have it.
+            outcome.receipt.taken()
+            peer._fail(number, error)
+            return
+        with peer._lock:
+            dead = peer.dead is not None
+            if not dead:
+                peer._receipts[number] = outcome.receipt
+        if dead:
+            outcome.receipt.undo()
+            return
+        peer.post((_messages.ANSWER, number, outcome.index, outcome.ok, payload), _pickle.is_large(payload), fds)
+
+
+def resolve(key: tuple[int, int], home: bool, number: int, view: int) -> Any:
+    """What a reference to a channel becomes where it is unpickled."""
+    peer = _peers.get(key)
+    if peer is None:
+        raise pickle.UnpicklingError("a channel travels between the processes of a pool only")
+    return peer.own(number, view) if home else peer.borrowed(number, view)
+
+
+def _after_fork() -> None:
+    """The child has the links' descriptors, by which others would wait for it: something else takes their place."""
+    peers = list(_peers.values())
+    _peers.clear()
+    if peers:
+        nothing = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        for peer in peers:
+            peer.dead = RuntimeError("a forked child has no part in its parent's processes")
+            if peer._link.fileno() >= 0:
+                os.dup2(nothing, peer._link.fileno(), inheritable=False)
+        os.close(nothing)
+
+
+os.register_at_fork(after_in_child=_after_fork)
