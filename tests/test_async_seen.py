@@ -102,7 +102,11 @@ def test_a_deadlock_with_async_goroutines_is_told_with_their_await_chains() -> N
     done = run_child(
         DEADLOCKS
         + """
-    a, b = go(work), go(second)
+    import time
+    a = go(work)
+    while not lock.locked():
+        time.sleep(0.001)
+    b = go(second)
     try:
         a.result()
     except Deadlock as error:

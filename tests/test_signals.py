@@ -251,11 +251,12 @@ def test_a_handler_may_serve_the_very_wait_that_it_interrupts() -> None:
     out = check_child(
         """
         import os, signal, threading, time
-        from goslings import chan, select, recv, send
+        from goslings import chan, select, recv, send, stacks
         ch = chan()
         signal.signal(signal.SIGUSR1, lambda *_: ch.send("from the handler"))
         def kill():
-            time.sleep(0.05)
+            while stacks()[0].waiting is None:  # the main thread
+                time.sleep(0.01)
             os.kill(os.getpid(), signal.SIGUSR1)
         for wait in (ch.recv, lambda: select(recv(ch)).value, lambda: next(ch), lambda: ch.recv(timeout=10)):
             thread = threading.Thread(target=kill)
@@ -276,6 +277,28 @@ def test_a_handler_that_raises_something_else() -> None:
             raise LookupError("from the handler")
         signal.signal(signal.SIGALRM, handler)
         signal.setitimer(signal.ITIMER_REAL, 0.02)
+        try:
+            chan().recv()
+        except LookupError as error:
+            print(error)
+        """
+    )
+    assert out == "from the handler\n"
+
+
+def test_a_handler_that_raises_while_it_is_looked_for_a_deadlock() -> None:
+    out = check_child(
+        """
+        import signal
+        from goslings import _stacks, chan
+        def handler(number, frame):
+            raise LookupError("from the handler")
+        signal.signal(signal.SIGALRM, handler)
+        looked = _stacks.may_deadlock
+        def may_deadlock():
+            signal.raise_signal(signal.SIGALRM)
+            return looked()
+        _stacks.may_deadlock = may_deadlock
         try:
             chan().recv()
         except LookupError as error:

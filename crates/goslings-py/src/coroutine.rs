@@ -86,13 +86,13 @@ impl Driver {
 /// Who awaits in the running goroutine, if that drives a coroutine.
 pub(crate) fn driver(py: Python<'_>) -> Option<Caller> {
     let handle = host::current_handle(py)?;
-    handle.get().driver().get().map(|driver| driver.caller.clone())
+    handle.get().driver().map(|driver| driver.caller.clone())
 }
 
 /// Runs a coroutine to its end, in the goroutine of `place`, which parks when the coroutine waits.
-pub(crate) fn drive(object: &Bound<'_, PyAny>, place: &OnceLock<Box<Driver>>) -> PyResult<Py<PyAny>> {
+pub(crate) fn drive(object: &Bound<'_, PyAny>, place: &OnceLock<Driver>) -> PyResult<Py<PyAny>> {
     let py = object.py();
-    let driver = place.get_or_init(|| Box::new(Driver::new()));
+    let driver = place.get_or_init(Driver::new);
     let mut sent = host::send_none(object);
     loop {
         if let Some(answer) = answer(object, sent) {

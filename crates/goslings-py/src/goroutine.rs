@@ -6,6 +6,8 @@ use crate::chan::RecvChan;
 use crate::coroutine::{self, Coroutine, Driver};
 use crate::errors::{self, Cancelled, CancelledError, GoExit};
 use crate::host;
+use crate::life::{End, Kept, Life, Phase, Start};
+use crate::once::OnceArc;
 use crate::timeout::wait;
 use crate::value::Channel;
 use goslings::bubble::Bubble;
@@ -14,124 +16,63 @@ use goslings::{Task, WaitGroup};
 use pyo3::exceptions::{PyBaseException, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyString, PyTraceback, PyTuple, PyWeakrefMethods, PyWeakrefReference};
+use pyo3::types::{PyDict, PyString, PyTuple, PyWeakrefMethods, PyWeakrefReference};
 use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::sync::{Arc, OnceLock, PoisonError};
 
-/// What a goroutine is to run.
-struct Start {
-    function: Py<PyAny>,
-    args: Py<PyTuple>,
-    kwargs: Option<Py<PyDict>>,
-    /// A copy of the starter's context; None if it had none.
-    context: Option<Py<PyAny>>,
-    /// Whether it gives a coroutine.
-    stackless: bool,
-}
-
-impl Start {
-    fn new(
-        py: Python<'_>,
-        function: Bound<'_, PyAny>,
-        args: Bound<'_, PyTuple>,
-        kwargs: Option<Bound<'_, PyDict>>,
-    ) -> PyResult<Start> {
-        if !function.is_callable() {
-            if host::is_coroutine(&function) {
-                return Err(PyTypeError::new_err(
-                    "go needs the async def function and its arguments, not what calling it gives: go(f, x)",
-                ));
-            }
-            let kind = function.get_type().name()?;
-            return Err(PyTypeError::new_err(format!("go needs a callable, not {kind}")));
+/// Reads what is to be run; also, whether it gives a coroutine.
+#[inline]
+fn prepared(
+    py: Python<'_>,
+    function: Bound<'_, PyAny>,
+    args: Bound<'_, PyTuple>,
+    kwargs: Option<Bound<'_, PyDict>>,
+) -> PyResult<(Start, bool)> {
+    if !function.is_callable() {
+        if host::is_coroutine(&function) {
+            return Err(PyTypeError::new_err(
+                "go needs the async def function and its arguments, not what calling it gives: go(f, x)",
+            ));
         }
-        Ok(Start {
-            stackless: host::is_async(&function)?,
-            function: function.unbind(),
-            args: args.unbind(),
-            kwargs: kwargs.map(Bound::unbind),
-            context: host::copy_context(py)?,
-        })
+        let kind = function.get_type().name()?;
+        return Err(PyTypeError::new_err(format!("go needs a callable, not {kind}")));
     }
+    let stackless = host::is_async(&function)?;
+    let context = host::copy_context(py)?;
+    let (function, args, kwargs) = (function.unbind(), args.unbind(), kwargs.map(Bound::unbind));
+    Ok((Start { function, args, kwargs, context }, stackless))
 }
-
-/// How it ended.
-enum End {
-    Returned(Kept),
-    /// With its traceback as it was then: who raises it again adds to it.
-    Raised(Py<PyBaseException>, Option<Py<PyTraceback>>),
-    /// With the message given to `cancel`.
-    Cancelled(Kept),
-}
-
-#[expect(clippy::disallowed_types, reason = "a leaf lock, held for a move; see Live")]
-type KeptLock = std::sync::Mutex<Option<Py<PyAny>>>;
-
-/// An object that the collector may take away, to break a cycle through it.
-struct Kept(KeptLock);
-
-impl Kept {
-    fn new(object: Option<Py<PyAny>>) -> Kept {
-        Kept(KeptLock::new(object))
-    }
-
-    fn get(&self, py: Python<'_>) -> Option<Py<PyAny>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|object| object.clone_ref(py))
-    }
-
-    fn take(&self) -> Option<Py<PyAny>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
-
-    fn visit(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
-        match self.0.try_lock() {
-            Ok(object) => visit.call(&*object),
-            Err(_) => Ok(()),
-        }
-    }
-}
-
-/// What changes while a goroutine lives; nothing is called, and nothing dropped, under this lock.
-#[derive(Default)]
-struct Live {
-    start: Option<Start>,
-    /// Made by `prepare`, and neither started nor cancelled yet.
-    unstarted: bool,
-    cancel_requested: bool,
-    cancel_message: Option<Py<PyAny>>,
-    name: Option<Py<PyString>>,
-    callbacks: Vec<Py<PyAny>>,
-}
-
-#[expect(clippy::disallowed_types, reason = "a leaf lock, held for a move; see Live")]
-type LiveLock = std::sync::Mutex<Live>;
 
 /// The handle of a goroutine: what `go` returns. Waits for its end, gives its result, cancels it.
 ///
 /// An exception that nobody reads is reported to `goslings.excepthook` when the last handle goes away.
 #[pyclass(module = "goslings", frozen, weakref, generic)]
 pub(crate) struct Goroutine {
-    task: OnceLock<Arc<Task>>,
-    live: LiveLock,
-    end: OnceLock<End>,
+    task: OnceArc<Task>,
+    life: Life,
     /// Closed when the goroutine has ended; made when somebody wants to wait.
-    finished: OnceLock<Arc<Channel>>,
-    /// Whether somebody has looked at the result.
-    read: AtomicBool,
+    finished: OnceArc<Channel>,
     /// Told when it ends.
     group: Option<Arc<WaitGroup>>,
-    /// For one that `prepare` made.
-    member: Option<Box<Member>>,
+    extra: OnceArc<Extra>,
+    /// The goroutine that called `go`; 0: a thread.
+    creator: u64,
+    /// Where `go` was called: a code object, and an offset in it.
+    code: Option<Py<PyAny>>,
+    offset: i32,
     /// Whether it runs without a stack of its own.
     stackless: bool,
-    /// Of a goroutine without a stack, once it has begun.
-    coroutine: OnceLock<Coroutine>,
+    /// Whether somebody has looked at the result.
+    read: AtomicBool,
+}
+
+/// What few goroutines have, and is read without a lock.
+#[derive(Default)]
+struct Extra {
+    /// Of one that `prepare` made.
+    member: Option<Member>,
     /// Of one that drives a coroutine on its stack.
-    driver: OnceLock<Box<Driver>>,
-    /// Where `go` was called: a code object and an offset in it.
-    place: Option<(Py<PyAny>, i32)>,
-    /// The goroutine that called it; 0: a thread.
-    creator: u64,
+    driver: OnceLock<Driver>,
 }
 
 /// What a goroutine that is started later has from the beginning.
@@ -177,11 +118,11 @@ pub(crate) fn launch_in(
     kwargs: Option<Bound<'_, PyDict>>,
     group: Option<Arc<WaitGroup>>,
 ) -> PyResult<Py<Goroutine>> {
-    let start = Start::new(py, function, args, kwargs)?;
+    let (start, stackless) = prepared(py, function, args, kwargs)?;
     if let Some(group) = &group {
         group.add(1).map_err(|_| errors::misuse("negative WaitGroup counter"))?;
     }
-    let handle = Py::new(py, Goroutine::new(start, group, host::caller(py, 0)))?;
+    let handle = host::new_handle(py, Goroutine::new(start, stackless, group, host::caller(py, 0)))?;
     if let Err(error) = spawn(py, bubble, &handle, Task::reserve_id()) {
         if let Some(group) = &handle.get().group {
             let _ = group.done();
@@ -196,11 +137,9 @@ fn spawn(py: Python<'_>, bubble: Option<&Arc<Bubble>>, handle: &Py<Goroutine>, i
         bubble::keep(py, bubble, handle, handle.get().function_name(py));
     }
     let (job, data) = host::job(handle.clone_ref(py), handle.get().stackless);
-    let spawned = goslings::spawn_in(bubble, id, job, data, |task| {
-        let _ = handle.get().task.set(Arc::clone(task));
-    });
+    let spawned = goslings::spawn_in(bubble, id, job, data, |task| handle.get().task.set(Arc::clone(task)));
     match spawned {
-        Ok(_) => Ok(()),
+        Ok(()) => Ok(()),
         Err(_) => Err(PyRuntimeError::new_err("cannot start a goroutine: the system refuses a new thread")),
     }
 }
@@ -215,10 +154,11 @@ pub(crate) fn prepare(
     args: Bound<'_, PyTuple>,
     kwargs: Option<Bound<'_, PyDict>>,
 ) -> PyResult<Py<Goroutine>> {
-    let start = Start::new(py, function, args, kwargs)?;
-    let mut handle = Goroutine::new(start, None, host::caller(py, 1));
-    handle.member = Some(Box::new(Member { id: Task::reserve_id(), watcher }));
-    handle.live.get_mut().unwrap_or_else(PoisonError::into_inner).unstarted = true;
+    let (start, stackless) = prepared(py, function, args, kwargs)?;
+    let mut handle = Goroutine::new(start, stackless, None, host::caller(py, 1));
+    let member = Some(Member { id: Task::reserve_id(), watcher });
+    handle.extra = OnceArc::with(Arc::new(Extra { member, driver: OnceLock::new() }));
+    handle.life.lock().set_unstarted();
     group.add(1).map_err(|_| errors::misuse("negative WaitGroup counter"))?;
     handle.group = Some(group);
     Py::new(py, handle)
@@ -227,12 +167,13 @@ pub(crate) fn prepare(
 /// Starts a goroutine that was prepared. False: it was cancelled meanwhile, or is started already.
 pub(crate) fn start_prepared(py: Python<'_>, handle: &Bound<'_, Goroutine>) -> bool {
     let this = handle.get();
-    let Some(member) = &this.member else { return false };
-    if !std::mem::take(&mut this.lock().unstarted) {
+    let Some(member) = this.member() else { return false };
+    if !this.life.lock().take_unstarted() {
         return false;
     }
     if let Err(error) = spawn(py, goslings::bubble::current().as_ref(), handle.as_unbound(), member.id) {
-        let start = this.lock().start.take();
+        // SAFETY: nobody else starts it now, or ends it.
+        let start = unsafe { this.life.turn(Phase::Nothing) };
         drop(start);
         this.finish(py, handle, End::Raised(error.into_value(py), None));
     }
@@ -242,15 +183,14 @@ pub(crate) fn start_prepared(py: Python<'_>, handle: &Bound<'_, Goroutine>) -> b
 /// Makes a handle for the goroutine that this code runs in, which has none, and runs `function` in it.
 pub(crate) fn run_here(py: Python<'_>, function: Py<PyAny>) -> PyResult<()> {
     let name = goslings::bubble::any().then(|| bubble::name_of(function.bind(py))).flatten();
-    let start =
-        Start { function, args: PyTuple::empty(py).unbind(), kwargs: None, context: None, stackless: false };
-    let handle = Bound::new(py, Goroutine::new(start, None, None))?;
+    let start = Start { function, args: PyTuple::empty(py).unbind(), kwargs: None, context: None };
+    let handle = Bound::new(py, Goroutine::new(start, false, None, None))?;
     if let Some(task) = goslings::current() {
         host::adopt(&task, &handle);
         if let Some(bubble) = goslings::bubble::current() {
             bubble::keep(py, &bubble, &handle.clone().unbind(), name);
         }
-        let _ = handle.get().task.set(task);
+        handle.get().task.set(task);
     }
     run(py, &handle);
     host::disown();
@@ -261,8 +201,8 @@ pub(crate) fn run_here(py: Python<'_>, function: Py<PyAny>) -> PyResult<()> {
 pub(crate) fn run(py: Python<'_>, handle: &Bound<'_, Goroutine>) {
     let this = handle.get();
     let call = {
-        let live = this.lock();
-        let start = live.start.as_ref().filter(|_| !live.cancel_requested);
+        let life = this.life.lock();
+        let start = life.start().filter(|_| !life.is_cancel_requested());
         start.map(|start| {
             host::lend(&start.function, &start.args, start.kwargs.as_ref(), start.context.as_ref())
         })
@@ -272,7 +212,8 @@ pub(crate) fn run(py: Python<'_>, handle: &Bound<'_, Goroutine>) {
         Some(call) => this.call(py, call),
         None => End::Cancelled(Kept::new(this.take_cancel_message())),
     };
-    let start = this.lock().start.take();
+    // SAFETY: this is where it runs.
+    let start = unsafe { this.life.turn(Phase::Nothing) };
     drop(start);
     host::end_own_locals(py);
     this.finish(py, handle, end);
@@ -281,7 +222,9 @@ pub(crate) fn run(py: Python<'_>, handle: &Bound<'_, Goroutine>) {
 /// The next step of the goroutine of `handle`, which has no stack; true if it was the last.
 pub(crate) fn step(py: Python<'_>, handle: &Bound<'_, Goroutine>) -> bool {
     let this = handle.get();
-    let end = match this.coroutine.get().map_or_else(|| this.begin(py), Ok) {
+    // SAFETY: this is where it runs; the next phase comes after the last step.
+    let coroutine = unsafe { this.life.coroutine() };
+    let end = match coroutine.map_or_else(|| this.begin(py), Ok) {
         Ok(coroutine) => match coroutine.step(py) {
             None => return false,
             Some(result) => this.end_of(py, result),
@@ -295,7 +238,8 @@ pub(crate) fn step(py: Python<'_>, handle: &Bound<'_, Goroutine>) -> bool {
 /// There was no memory for a stack.
 pub(crate) fn no_stack(py: Python<'_>, handle: &Bound<'_, Goroutine>) {
     let this = handle.get();
-    let start = this.lock().start.take();
+    // SAFETY: this is where it would run.
+    let start = unsafe { this.life.turn(Phase::Nothing) };
     drop(start);
     let error = pyo3::exceptions::PyMemoryError::new_err(format!(
         "no memory for a goroutine's stack ({} KiB of address space; see GOSLINGS_STACK_KB)",
@@ -305,41 +249,49 @@ pub(crate) fn no_stack(py: Python<'_>, handle: &Bound<'_, Goroutine>) {
 }
 
 impl Goroutine {
-    fn new(start: Start, group: Option<Arc<WaitGroup>>, place: Option<(Py<PyAny>, i32)>) -> Goroutine {
-        let stackless = start.stackless;
+    fn new(
+        start: Start,
+        stackless: bool,
+        group: Option<Arc<WaitGroup>>,
+        place: Option<(Py<PyAny>, i32)>,
+    ) -> Goroutine {
+        let (code, offset) = place.map_or((None, 0), |(code, offset)| (Some(code), offset));
         Goroutine {
-            task: OnceLock::new(),
-            live: LiveLock::new(Live { start: Some(start), ..Live::default() }),
-            end: OnceLock::new(),
-            finished: OnceLock::new(),
-            read: AtomicBool::new(false),
+            task: OnceArc::empty(),
+            life: Life::new(start),
+            finished: OnceArc::empty(),
             group,
-            member: None,
-            stackless,
-            coroutine: OnceLock::new(),
-            driver: OnceLock::new(),
-            place,
+            extra: OnceArc::empty(),
             creator: goslings::with_current(|task| task.map_or(0, Task::id)),
+            code,
+            offset,
+            stackless,
+            read: AtomicBool::new(false),
         }
     }
 
-    /// The coroutine of one without a stack that has begun: borrowed.
+    /// The coroutine of one without a stack that has begun: borrowed. The world stands still.
     pub(crate) fn coroutine(&self) -> Option<*mut pyo3::ffi::PyObject> {
-        self.coroutine.get().map(Coroutine::as_ptr)
+        let life = self.life.try_lock()?;
+        match life.phase() {
+            Phase::Coroutine(coroutine) => Some(coroutine.as_ptr()),
+            _ => None,
+        }
     }
 
-    pub(crate) fn driver(&self) -> &OnceLock<Box<Driver>> {
-        &self.driver
+    /// How it waits for a coroutine that it drives on its stack.
+    pub(crate) fn driver(&self) -> Option<&Driver> {
+        self.extra.get()?.driver.get()
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Live> {
-        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    fn member(&self) -> Option<&Member> {
+        self.extra.get()?.member.as_ref()
     }
 
     fn call(&self, py: Python<'_>, call: host::Lent) -> End {
         // A plain function that returns a coroutine: it runs here, on this stack.
         let result = call.call(py).and_then(|value| match host::is_coroutine(&value) {
-            true => coroutine::drive(&value, &self.driver),
+            true => coroutine::drive(&value, &self.extra.get_or_make(|| Arc::new(Extra::default())).driver),
             false => Ok(value.unbind()),
         });
         self.end_of(py, result)
@@ -347,19 +299,22 @@ impl Goroutine {
 
     /// Calls the `async def` function: that only makes its coroutine.
     fn begin(&self, py: Python<'_>) -> Result<&Coroutine, End> {
-        let (start, cancelled) = {
-            let mut live = self.lock();
-            (live.start.take(), live.cancel_requested)
-        };
-        let Some(start) = start.filter(|_| !cancelled) else {
+        let cancelled = self.life.lock().is_cancel_requested();
+        // SAFETY: this is where it runs.
+        let start = unsafe { self.life.turn(Phase::Nothing) };
+        let Phase::Start(start) = start else { unreachable!("it has not begun") };
+        if cancelled {
             return Err(End::Cancelled(Kept::new(self.take_cancel_message())));
-        };
+        }
         let kwargs = start.kwargs.as_ref().map(|kwargs| kwargs.bind(py));
         let context = host::Context::new(start.context);
         let made = context.enter(py, || host::call(start.function.bind(py), start.args.bind(py), kwargs));
         match made {
             Ok(made) if host::is_coroutine(&made) => {
-                Ok(self.coroutine.get_or_init(|| Coroutine::new(made.unbind(), context)))
+                // SAFETY: this is where it runs, and nothing was there.
+                drop(unsafe { self.life.turn(Phase::Coroutine(Coroutine::new(made.unbind(), context))) });
+                // SAFETY: as above; the next phase comes after the last step.
+                unsafe { self.life.coroutine() }.ok_or_else(|| unreachable!("just put there"))
             }
             made => Err(self.end_of(py, made.map(Bound::unbind))),
         }
@@ -370,7 +325,7 @@ impl Goroutine {
         match result {
             Ok(value) => End::Returned(Kept::new(Some(value))),
             Err(error) if error.is_instance_of::<GoExit>(py) => End::Returned(Kept::new(None)),
-            Err(error) if error.is_instance_of::<Cancelled>(py) && self.lock().cancel_requested => {
+            Err(error) if error.is_instance_of::<Cancelled>(py) && self.life.lock().is_cancel_requested() => {
                 End::Cancelled(Kept::new(self.take_cancel_message()))
             }
             Err(error) => {
@@ -386,12 +341,14 @@ impl Goroutine {
 
     fn finish(&self, py: Python<'_>, handle: &Bound<'_, Goroutine>, end: End) {
         let failed = matches!(end, End::Raised(..));
-        let _ = self.end.set(end);
+        // SAFETY: its runner calls this, once.
+        let (before, callbacks) = unsafe { self.life.finish(end) };
+        drop(before);
         if failed && !host::is_only_reference(handle) {
             // Before anybody hears of the end: the program may be over as soon as they do.
             FAILED.add(py, handle);
         }
-        if let Some(member) = &self.member {
+        if let Some(member) = self.member() {
             call_back(py, member.watcher.bind(py), handle);
         }
         // Ordering: SeqCst fence, pairs with the one in `finished`: either we see the channel and close it,
@@ -404,7 +361,6 @@ impl Goroutine {
             let error = errors::misuse("negative WaitGroup counter").into_value(py);
             report(py, error, self.label(py), self.started_at(py));
         }
-        let callbacks = std::mem::take(&mut self.lock().callbacks);
         for callback in callbacks {
             call_back(py, callback.bind(py), handle);
         }
@@ -417,7 +373,7 @@ impl Goroutine {
 
     /// Tells `goslings.excepthook` of the failure, unless somebody has read it.
     fn report_unread(&self, py: Python<'_>) {
-        let Some(End::Raised(error, _)) = self.end.get() else { return };
+        let Some(End::Raised(error, _)) = self.life.end() else { return };
         // Ordering: Relaxed. Decides who reports; the failure itself comes with `end`.
         if !self.read.swap(true, Ordering::Relaxed) {
             report(py, error.clone_ref(py), self.label(py), self.started_at(py));
@@ -425,23 +381,29 @@ impl Goroutine {
     }
 
     /// The channel that is closed at the end.
-    fn finished(&self) -> &Arc<Channel> {
-        let finished = self.finished.get_or_init(|| {
+    fn finished(&self) -> &Channel {
+        let finished = self.finished.get_or_make(|| {
             let (id, bubble) = self.task.get().map_or((0, 0), |task| (task.id(), task.bubble_id()));
             Arc::new(Channel::for_end(id, bubble))
         });
         // Ordering: SeqCst fence, pairs with the one in `finish`.
         fence(Ordering::SeqCst);
-        if self.end.get().is_some() {
+        if self.life.has_ended() {
             // Both may close it: one of them is first.
             let _ = finished.close();
         }
         finished
     }
 
+    /// The same, to keep.
+    fn share_finished(&self) -> Arc<Channel> {
+        self.finished();
+        self.finished.share().expect("just made")
+    }
+
     /// What its function is called, as long as it has not begun.
     fn function_name(&self, py: Python<'_>) -> Option<Py<PyAny>> {
-        let function = self.lock().start.as_ref().map(|start| start.function.clone_ref(py));
+        let function = self.life.lock().start().map(|start| start.function.clone_ref(py));
         bubble::name_of(function?.bind(py))
     }
 
@@ -452,7 +414,7 @@ impl Goroutine {
 
     /// How it failed, if nobody has read that yet; now somebody has.
     pub(crate) fn take_unread(&self, py: Python<'_>) -> Option<Py<PyBaseException>> {
-        let Some(End::Raised(error, _)) = self.end.get() else { return None };
+        let Some(End::Raised(error, _)) = self.life.end() else { return None };
         // Ordering: Relaxed. As in `report_unread`.
         (!self.read.swap(true, Ordering::Relaxed)).then(|| error.clone_ref(py))
     }
@@ -466,7 +428,7 @@ impl Goroutine {
     fn wait(&self, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<bool> {
         operation(py, "Goroutine.result", On::Shared(self.bubble_id()))?;
         let wait = wait(timeout)?;
-        if self.end.get().is_some() {
+        if self.life.has_ended() {
             return Ok(true);
         }
         host::may_block(py, "goroutine, or goroutine.ajoin()")?;
@@ -479,7 +441,7 @@ impl Goroutine {
     }
 
     fn take_cancel_message(&self) -> Option<Py<PyAny>> {
-        self.lock().cancel_message.take()
+        self.life.lock().rare_if_any()?.cancel_message.take()
     }
 
     fn mark_read(&self) {
@@ -493,12 +455,12 @@ impl Goroutine {
             return Err(errors::timed_out("waiting for the goroutine"));
         }
         self.mark_read();
-        Ok(self.end.get().expect("set before the channel is closed"))
+        Ok(self.life.end().expect("set before the channel is closed"))
     }
 
     /// The goroutine, if it has not ended and belongs to this process.
     pub(crate) fn alive(&self) -> Option<&Task> {
-        self.task.get().filter(|task| self.end.get().is_none() && !task.is_ghost()).map(|task| &**task)
+        self.task.get().filter(|task| !self.life.has_ended() && !task.is_ghost())
     }
 
     /// Where the WaitGroup is that is told of its end.
@@ -509,8 +471,8 @@ impl Goroutine {
     /// Shows what a call of a Python function refers to beside what its handle and its frame do: it copies all its
     /// arguments, if some have names.
     pub(crate) fn visit_copies(&self, mut visit: impl FnMut(*mut pyo3::ffi::PyObject)) {
-        let Ok(live) = self.live.try_lock() else { return };
-        let Some(start) = &live.start else { return };
+        let Some(life) = self.life.try_lock() else { return };
+        let Some(start) = life.start() else { return };
         if let Some(kwargs) = &start.kwargs {
             host::visit_call_copies(
                 start.function.as_ptr(),
@@ -528,8 +490,8 @@ impl Goroutine {
 
     /// Where it was started: a code object and a line.
     pub(crate) fn place(&self, py: Python<'_>) -> Option<(Py<PyAny>, i32)> {
-        let (code, offset) = self.place.as_ref()?;
-        Some((code.clone_ref(py), host::line(code.bind(py), *offset)))
+        let code = self.code.as_ref()?;
+        Some((code.clone_ref(py), host::line(code.bind(py), self.offset)))
     }
 
     /// Waits for the end when awaited, and answers what `answer` says then.
@@ -538,7 +500,7 @@ impl Goroutine {
         timeout: Option<&Bound<'_, PyAny>>,
         answer: fn(&Bound<'_, Goroutine>) -> PyResult<Py<PyAny>>,
     ) -> PyResult<Awaitable> {
-        let finished = Arc::clone(slf.get().finished());
+        let finished = slf.get().share_finished();
         let on = On::Shared(slf.get().bubble_id());
         let (handle, wait) = (slf.unbind(), wait(timeout)?);
         Ok(Awaitable::call(
@@ -554,7 +516,7 @@ impl Goroutine {
     }
 
     pub(crate) fn label(&self, py: Python<'_>) -> String {
-        let name = self.lock().name.as_ref().map(|name| name.clone_ref(py));
+        let name = self.life.lock().rare_if_any().and_then(|rare| Some(rare.name.as_ref()?.clone_ref(py)));
         if let Some(name) = name {
             return name.bind(py).to_string();
         }
@@ -562,7 +524,7 @@ impl Goroutine {
     }
 
     fn number(&self) -> u64 {
-        match (self.task.get(), &self.member) {
+        match (self.task.get(), self.member()) {
             (Some(task), _) => task.id(),
             (None, Some(member)) => member.id,
             (None, None) => 0,
@@ -571,7 +533,7 @@ impl Goroutine {
 
     /// What it raised, without that counting as reading it.
     pub(crate) fn failure(&self, py: Python<'_>) -> Option<Py<PyBaseException>> {
-        match self.end.get()? {
+        match self.life.end()? {
             End::Raised(error, _) => Some(error.clone_ref(py)),
             End::Returned(_) | End::Cancelled(_) => None,
         }
@@ -579,8 +541,8 @@ impl Goroutine {
 
     /// "file:line" of the `go` that started it.
     fn started_at(&self, py: Python<'_>) -> Option<String> {
-        let (code, offset) = self.place.as_ref()?;
-        let line = host::line(code.bind(py), *offset);
+        let code = self.code.as_ref()?;
+        let line = host::line(code.bind(py), self.offset);
         let file = code.bind(py).getattr("co_filename").ok()?;
         Some(format!("{file}:{line}"))
     }
@@ -612,13 +574,13 @@ fn report(py: Python<'_>, error: Py<PyBaseException>, name: String, place: Optio
 
 impl Drop for Goroutine {
     fn drop(&mut self) {
-        if self.live.get_mut().unwrap_or_else(PoisonError::into_inner).unstarted
+        if self.life.lock().take_unstarted()
             && let Some(group) = &self.group
         {
             // Nobody can start it any more.
             let _ = group.done();
         }
-        if !*self.read.get_mut() && matches!(self.end.get(), Some(End::Raised(..))) {
+        if !*self.read.get_mut() && matches!(self.life.end(), Some(End::Raised(..))) {
             host::attached(|py| self.report_unread(py));
         }
     }
@@ -747,7 +709,7 @@ impl Goroutine {
     /// ajoin(timeout=None): as `join`, awaited.
     #[pyo3(signature = (timeout = None))]
     fn ajoin(slf: Bound<'_, Self>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Awaitable> {
-        let finished = Arc::clone(slf.get().finished());
+        let finished = slf.get().share_finished();
         let wait = wait(timeout)?;
         Ok(Awaitable::call(
             move |caller| goslings::polled::recv(finished, wait, caller),
@@ -768,12 +730,12 @@ impl Goroutine {
     /// Whether it has ended. Never blocks.
     fn done(&self, py: Python<'_>) -> PyResult<bool> {
         operation(py, "Goroutine.done", On::Anything)?;
-        Ok(self.end.get().is_some())
+        Ok(self.life.has_ended())
     }
 
     /// Whether it has ended by being cancelled. Never blocks.
     fn cancelled(&self) -> bool {
-        matches!(self.end.get(), Some(End::Cancelled(_)))
+        matches!(self.life.end(), Some(End::Cancelled(_)))
     }
 
     /// Asks the goroutine to stop: `Cancelled` is raised in it where it waits, or where it waits next.
@@ -783,18 +745,23 @@ impl Goroutine {
     fn cancel(slf: &Bound<'_, Self>, msg: Option<Py<PyAny>>) -> PyResult<bool> {
         operation(slf.py(), "Goroutine.cancel", On::Anything)?;
         let this = slf.get();
-        if this.end.get().is_some() {
+        if this.life.has_ended() {
             return Ok(false);
         }
         let (old, unstarted) = {
-            let mut live = this.lock();
-            live.cancel_requested = true;
-            (std::mem::replace(&mut live.cancel_message, msg), std::mem::take(&mut live.unstarted))
+            let mut life = this.life.lock();
+            life.request_cancel();
+            let old = match msg {
+                Some(msg) => life.rare().cancel_message.replace(msg),
+                None => life.rare_if_any().and_then(|rare| rare.cancel_message.take()),
+            };
+            (old, life.take_unstarted())
         };
         drop(old);
         if unstarted {
             // Nobody will start it: this is its end.
-            let start = this.lock().start.take();
+            // SAFETY: as was just said.
+            let start = unsafe { this.life.turn(Phase::Nothing) };
             drop(start);
             this.finish(slf.py(), slf, End::Cancelled(Kept::new(this.take_cancel_message())));
         } else if let Some(task) = this.task.get() {
@@ -812,11 +779,11 @@ impl Goroutine {
             return Err(PyTypeError::new_err("add_done_callback needs a callable"));
         }
         {
-            // `finish` sets the end before it takes the callbacks: under the lock, either it will find
-            // this one, or we see the end.
-            let mut live = this.lock();
-            if this.end.get().is_none() {
-                live.callbacks.push(r#fn.unbind());
+            // `finish` sets the end and takes the callbacks in one step: either it will find this one, or we see
+            // the end.
+            let mut life = this.life.lock();
+            if !this.life.has_ended() {
+                life.rare().callbacks.push(r#fn.unbind());
                 return Ok(());
             }
         }
@@ -838,14 +805,14 @@ impl Goroutine {
 
     #[setter]
     fn set_name(&self, name: Bound<'_, PyString>) {
-        let old = self.lock().name.replace(name.unbind());
+        let old = self.life.lock().rare().name.replace(name.unbind());
         drop(old);
     }
 
     /// A receive-only channel that is closed when the goroutine has ended: for `select`.
     #[getter(finished)]
     fn finished_view(&self) -> RecvChan {
-        RecvChan { channel: Arc::clone(self.finished()), of: None, timer: None }
+        RecvChan { channel: self.share_finished(), of: None, timer: None }
     }
 
     fn __copy__(&self) -> PyResult<()> {
@@ -861,7 +828,7 @@ impl Goroutine {
     }
 
     fn __repr__(&self, py: Python<'_>) -> String {
-        let state = match (self.end.get(), self.task.get()) {
+        let state = match (self.life.end(), self.task.get()) {
             (Some(End::Returned(_)), _) => "done",
             (Some(End::Raised(..)), _) => "failed",
             (Some(End::Cancelled(_)), _) => "cancelled",
@@ -872,47 +839,22 @@ impl Goroutine {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        if let Ok(live) = self.live.try_lock() {
-            if let Some(start) = &live.start {
-                visit.call(&start.function)?;
-                visit.call(&start.args)?;
-                visit.call(&start.kwargs)?;
-                visit.call(&start.context)?;
-            }
-            visit.call(&live.cancel_message)?;
-            for callback in &live.callbacks {
-                visit.call(callback)?;
-            }
-        }
-        if let Some(member) = &self.member {
+        if let Some(member) = self.member() {
             visit.call(&member.watcher)?;
         }
-        if let Some(coroutine) = self.coroutine.get() {
-            coroutine.visit(&visit)?;
-        }
-        match self.end.get() {
-            Some(End::Returned(kept) | End::Cancelled(kept)) => kept.visit(&visit),
-            Some(End::Raised(error, traceback)) => {
-                visit.call(error)?;
-                visit.call(traceback)
-            }
-            None => Ok(()),
-        }
+        self.life.visit(&visit)
     }
 
     fn __clear__(&self) {
-        // Exceptions can be cleared themselves: enough to break any cycle through one.
-        if let Some(End::Returned(kept) | End::Cancelled(kept)) = self.end.get() {
-            drop(kept.take());
-        }
+        self.life.clear();
     }
 }
 
 /// The message given to the `cancel` of the running goroutine.
 pub(crate) fn cancel_message(py: Python<'_>) -> Option<Py<PyAny>> {
     let handle = host::current_handle(py)?;
-    let live = handle.get().lock();
-    live.cancel_message.as_ref().map(|message| message.clone_ref(py))
+    let mut life = handle.get().life.lock();
+    life.rare_if_any()?.cancel_message.as_ref().map(|message| message.clone_ref(py))
 }
 
 /// The running goroutine; None on a plain thread.

@@ -15,6 +15,7 @@ mod conn;
 mod coroutine;
 mod errors;
 mod event;
+#[expect(unsafe_code, reason = "who runs a goroutine may touch its phase")]
 mod goroutine;
 mod group;
 #[expect(unsafe_code, reason = "calls into the C file that swaps the interpreter's per-thread state")]
@@ -22,10 +23,14 @@ mod host;
 mod http;
 #[expect(unsafe_code, reason = "looks at objects while the collector has stopped everybody")]
 mod leaks;
+#[expect(unsafe_code, reason = "a phase that its runner alone writes")]
+mod life;
 #[expect(unsafe_code, reason = "descriptors that are given to us, and bytes that are filled")]
 mod link;
 mod mutex;
 mod net;
+#[expect(unsafe_code, reason = "an Arc in a word")]
+mod once;
 mod patched;
 #[expect(unsafe_code, reason = "a descriptor of its own")]
 mod port;

@@ -39,6 +39,19 @@ impl PyMutex {
     pub(crate) fn waitable(&self) -> Waitable {
         Waitable::shared(&self.mutex)
     }
+
+    /// Locks, where the caller may wait.
+    #[inline]
+    pub(crate) fn lock_here(&self, py: Python<'_>) -> PyResult<()> {
+        operation(py, "Mutex.lock", On::Anything)?;
+        self.mutex.lock(Wait::Forever).map_err(|error| errors::wait(py, error, "lock"))
+    }
+
+    #[inline]
+    pub(crate) fn unlock_here(&self, py: Python<'_>) -> PyResult<()> {
+        operation(py, "Mutex.unlock", On::Anything)?;
+        self.mutex.unlock().map_err(|_| errors::misuse("unlock of unlocked Mutex"))
+    }
 }
 
 #[pymethods]
@@ -75,8 +88,7 @@ impl PyMutex {
 
     /// Unlocks. Never blocks. Raises RuntimeError if it is not locked.
     fn unlock(&self, py: Python<'_>) -> PyResult<()> {
-        operation(py, "Mutex.unlock", On::Anything)?;
-        self.mutex.unlock().map_err(|_| errors::misuse("unlock of unlocked Mutex"))
+        self.unlock_here(py)
     }
 
     /// Whether somebody holds it.

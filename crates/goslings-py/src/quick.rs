@@ -11,14 +11,19 @@
 
 use crate::awaitable::{Awaitable, Form};
 use crate::chan::{self, PyChan, RecvChan, SendChan};
+use crate::goroutine::{self, Goroutine};
 use crate::host;
+use crate::mutex::PyMutex;
 use crate::stm::{self, Given};
 use crate::value::Channel;
+use crate::waitgroup::WaitGroup;
 use goslings::Wait;
+use pyo3::exceptions::PyTypeError;
 use pyo3::ffi::{self, PyCFunctionFastWithKeywords, PyObject};
 use pyo3::prelude::*;
 use pyo3::pyclass::boolean_struct::True;
 use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyDict, PyTuple};
 use pyo3::{PyClass, PyTypeInfo};
 use std::ffi::CStr;
 use std::ptr::NonNull;
@@ -272,7 +277,7 @@ unsafe fn replace_function(
     module: &Bound<'_, PyModule>,
     name: &str,
     function: PyCFunctionFastWithKeywords,
-    kept: &PyOnceLock<Py<PyAny>>,
+    kept: Option<&PyOnceLock<Py<PyAny>>>,
 ) -> PyResult<()> {
     let py = module.py();
     let made = module.getattr(name)?;
@@ -282,22 +287,105 @@ unsafe fn replace_function(
     let other = unsafe {
         assert!(ffi::PyCFunction_CheckExact(made.as_ptr()) != 0, "a function of ours");
         let made = (*made.as_ptr().cast::<ffi::PyCFunctionObject>()).m_ml;
-        let method = Box::leak(Box::new(ffi::PyMethodDef {
-            ml_name: (*made).ml_name,
-            ml_meth: ffi::PyMethodDefPointer { PyCFunctionFastWithKeywords: function },
-            ml_flags: ffi::METH_FASTCALL | ffi::METH_KEYWORDS,
-            ml_doc: (*made).ml_doc,
-        }));
+        let method = quick_definition(&*made, function);
         let other = ffi::PyCFunction_NewEx(method, module.as_ptr(), module_name.as_ptr());
         Bound::from_owned_ptr_or_err(py, other)?
     };
-    let _ = kept.set(py, made.unbind());
+    if let Some(kept) = kept {
+        let _ = kept.set(py, made.unbind());
+    }
     module.setattr(name, other)
+}
+
+/// The functions that PyO3 made for `Mutex`.
+struct UsualOfMutex {
+    lock: OnceLock<PyCFunctionFastWithKeywords>,
+    unlock: OnceLock<ffi::PyCFunction>,
+    enter: OnceLock<ffi::PyCFunction>,
+    exit: OnceLock<PyCFunctionFastWithKeywords>,
+}
+
+static MUTEX: UsualOfMutex = UsualOfMutex {
+    lock: OnceLock::new(),
+    unlock: OnceLock::new(),
+    enter: OnceLock::new(),
+    exit: OnceLock::new(),
+};
+
+/// # Safety
+/// `object` is a live Mutex, and the thread attached.
+#[inline(always)]
+unsafe fn mutex<'py>(object: *mut PyObject) -> Borrowed<'static, 'py, PyMutex> {
+    // SAFETY: by the contract; the caller of a method keeps it alive through the call.
+    unsafe { Borrowed::from_ptr(Python::assume_attached(), object).cast_unchecked() }
+}
+
+unsafe extern "C" fn lock(
+    object: *mut PyObject,
+    args: *const *mut PyObject,
+    count: isize,
+    names: *mut PyObject,
+) -> *mut PyObject {
+    if count != 0 || !names.is_null() || !host::may_block_here() {
+        // SAFETY: as this function was called.
+        return unsafe { usual(&MUTEX.lock)(object, args, count, names) };
+    }
+    // SAFETY: a method is called attached, with an object of its class.
+    let this = unsafe { mutex(object) };
+    answer(this.py(), || this.get().lock_here(this.py()).map(|()| this.py().None().into_ptr()))
+}
+
+unsafe extern "C" fn enter(object: *mut PyObject, nothing: *mut PyObject) -> *mut PyObject {
+    if !host::may_block_here() {
+        // SAFETY: as this function was called.
+        return unsafe { usual(&MUTEX.enter)(object, nothing) };
+    }
+    // SAFETY: as in `lock`.
+    let this = unsafe { mutex(object) };
+    answer(this.py(), || this.get().lock_here(this.py()).map(|()| this.to_owned().into_ptr()))
+}
+
+unsafe extern "C" fn unlock(object: *mut PyObject, nothing: *mut PyObject) -> *mut PyObject {
+    if !host::is_worker() {
+        // SAFETY: as this function was called.
+        return unsafe { usual(&MUTEX.unlock)(object, nothing) };
+    }
+    // SAFETY: as in `lock`.
+    let this = unsafe { mutex(object) };
+    answer(this.py(), || this.get().unlock_here(this.py()).map(|()| this.py().None().into_ptr()))
+}
+
+unsafe extern "C" fn exit(
+    object: *mut PyObject,
+    args: *const *mut PyObject,
+    count: isize,
+    names: *mut PyObject,
+) -> *mut PyObject {
+    if count != 3 || !names.is_null() || !host::is_worker() {
+        // SAFETY: as this function was called.
+        return unsafe { usual(&MUTEX.exit)(object, args, count, names) };
+    }
+    // SAFETY: as in `lock`.
+    let this = unsafe { mutex(object) };
+    answer(this.py(), || this.get().unlock_here(this.py()).map(|()| this.py().None().into_ptr()))
 }
 
 #[inline]
 fn usual<F: Copy>(function: &OnceLock<F>) -> F {
     *function.get().expect("kept before it was replaced")
+}
+
+/// The description that PyO3 has made of a method, for ever.
+fn description<C: PyTypeInfo>(py: Python<'_>, name: &CStr) -> PyResult<*mut ffi::PyMethodDef> {
+    let class = C::type_object_raw(py).cast();
+    // SAFETY: attached; a new reference, or null with an exception set.
+    let method =
+        unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyObject_GetAttrString(class, name.as_ptr())) }?;
+    // SAFETY: compares types.
+    let is_method = unsafe { ffi::Py_IS_TYPE(method.as_ptr(), &raw mut ffi::PyMethodDescr_Type) } != 0;
+    assert!(is_method, "a method of ours");
+    // SAFETY: a method of a class of ours.
+    Ok(unsafe { (*method.as_ptr().cast::<ffi::PyMethodDescrObject>()).d_method })
 }
 
 /// Replaces the function of a method, and keeps the one that it had.
@@ -310,20 +398,33 @@ unsafe fn replace<C: PyTypeInfo>(
     function: PyCFunctionFastWithKeywords,
     kept: &OnceLock<PyCFunctionFastWithKeywords>,
 ) -> PyResult<()> {
-    let class = C::type_object_raw(py).cast();
-    // SAFETY: attached; a new reference, or null with an exception set.
-    let method =
-        unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyObject_GetAttrString(class, name.as_ptr())) }?;
-    // SAFETY: compares types.
-    let is_method = unsafe { ffi::Py_IS_TYPE(method.as_ptr(), &raw mut ffi::PyMethodDescr_Type) } != 0;
-    assert!(is_method, "a method of ours");
-    // SAFETY: a method of a class of ours, whose description PyO3 has made for ever, and nobody calls it yet. It takes
-    // its arguments in this way, or the flags would be others.
+    let made = description::<C>(py, name)?;
+    // SAFETY: a method of ours that nobody calls yet. It takes its arguments in this way, or the flags would be others.
     unsafe {
-        let made = (*method.as_ptr().cast::<ffi::PyMethodDescrObject>()).d_method;
         assert_eq!((*made).ml_flags, ffi::METH_FASTCALL | ffi::METH_KEYWORDS, "the form of a method");
         if kept.set((*made).ml_meth.PyCFunctionFastWithKeywords).is_ok() {
             (*made).ml_meth = ffi::PyMethodDefPointer { PyCFunctionFastWithKeywords: function };
+        }
+    }
+    Ok(())
+}
+
+/// The same for a method without arguments.
+///
+/// # Safety
+/// As [`replace`].
+unsafe fn replace_bare<C: PyTypeInfo>(
+    py: Python<'_>,
+    name: &CStr,
+    function: ffi::PyCFunction,
+    kept: &OnceLock<ffi::PyCFunction>,
+) -> PyResult<()> {
+    let made = description::<C>(py, name)?;
+    // SAFETY: as in `replace`.
+    unsafe {
+        assert_eq!((*made).ml_flags, ffi::METH_NOARGS, "the form of a method");
+        if kept.set((*made).ml_meth.PyCFunction).is_ok() {
+            (*made).ml_meth = ffi::PyMethodDefPointer { PyCFunction: function };
         }
     }
     Ok(())
@@ -360,13 +461,148 @@ fn install_receivers<C: Replaced>(py: Python<'_>) -> PyResult<()> {
     Ok(())
 }
 
+fn install_mutex(py: Python<'_>) -> PyResult<()> {
+    // SAFETY: the functions are of these methods.
+    unsafe {
+        replace::<PyMutex>(py, c"lock", lock, &MUTEX.lock)?;
+        replace_bare::<PyMutex>(py, c"unlock", unlock, &MUTEX.unlock)?;
+        replace_bare::<PyMutex>(py, c"__enter__", enter, &MUTEX.enter)?;
+        replace::<PyMutex>(py, c"__exit__", exit, &MUTEX.exit)
+    }
+}
+
+/// A function, its arguments, and the named ones.
+type Sorted<'py> = (Bound<'py, PyAny>, Bound<'py, PyTuple>, Option<Bound<'py, PyDict>>);
+
+/// Makes what `go` needs of a call's arguments: the function, a tuple of the others, and a dict of the named ones.
+///
+/// # Safety
+/// The arguments of a call, as the interpreter gives them.
+#[inline]
+unsafe fn sort<'py>(
+    py: Python<'py>,
+    args: *const *mut PyObject,
+    count: isize,
+    names: *mut PyObject,
+) -> PyResult<Sorted<'py>> {
+    let Some(others) = count.checked_sub(1).filter(|&others| others >= 0) else {
+        return Err(PyTypeError::new_err("go() missing 1 required positional argument: 'fn'"));
+    };
+    // SAFETY: there are `count` arguments, and then as many as there are names, all alive through the call; the tuple
+    // is new, and its places take new references.
+    unsafe {
+        let function = Bound::from_borrowed_ptr(py, *args);
+        let tuple = Bound::from_owned_ptr_or_err(py, ffi::PyTuple_New(others))?;
+        for place in 0..others {
+            let argument = *args.offset(1 + place);
+            ffi::Py_INCREF(argument);
+            ffi::PyTuple_SET_ITEM(tuple.as_ptr(), place, argument);
+        }
+        let mut kwargs = None;
+        if !names.is_null() && ffi::PyTuple_GET_SIZE(names) > 0 {
+            let dict = PyDict::new(py);
+            for place in 0..ffi::PyTuple_GET_SIZE(names) {
+                let (name, value) = (ffi::PyTuple_GET_ITEM(names, place), *args.offset(count + place));
+                dict.set_item(Borrowed::from_ptr(py, name), Borrowed::from_ptr(py, value))?;
+            }
+            kwargs = Some(dict);
+        }
+        Ok((function, tuple.cast_into_unchecked(), kwargs))
+    }
+}
+
+/// Starts what the arguments say.
+///
+/// # Safety
+/// As [`sort`], called attached.
+#[inline(always)]
+unsafe fn start(
+    args: *const *mut PyObject,
+    count: isize,
+    names: *mut PyObject,
+    launch: impl FnOnce(
+        Python<'_>,
+        Bound<'_, PyAny>,
+        Bound<'_, PyTuple>,
+        Option<Bound<'_, PyDict>>,
+    ) -> PyResult<Py<Goroutine>>,
+) -> *mut PyObject {
+    let begin = |py: Python<'_>| {
+        answer(py, || {
+            // SAFETY: by the contract.
+            let (function, args, kwargs) = unsafe { sort(py, args, count, names) }?;
+            launch(py, function, args, kwargs).map(Py::into_ptr)
+        })
+    };
+    if host::is_worker() {
+        // SAFETY: by the contract.
+        begin(unsafe { Python::assume_attached() })
+    } else {
+        host::attached(begin)
+    }
+}
+
+unsafe extern "C" fn go(
+    _module: *mut PyObject,
+    args: *const *mut PyObject,
+    count: isize,
+    names: *mut PyObject,
+) -> *mut PyObject {
+    // SAFETY: as the interpreter calls functions.
+    unsafe { start(args, count, names, |py, f, args, kwargs| goroutine::launch(py, f, args, kwargs, None)) }
+}
+
+unsafe extern "C" fn group_go(
+    object: *mut PyObject,
+    args: *const *mut PyObject,
+    count: isize,
+    names: *mut PyObject,
+) -> *mut PyObject {
+    // SAFETY: as the interpreter calls methods, with an object of the class.
+    unsafe {
+        start(args, count, names, |py, f, args, kwargs| {
+            let group = Borrowed::from_ptr(py, object).cast_unchecked::<WaitGroup>();
+            goroutine::launch(py, f, args, kwargs, Some(group.get().counter()))
+        })
+    }
+}
+
+/// A description like the one that PyO3 has made, of a function that takes its arguments in the quick way. For ever.
+fn quick_definition(
+    made: &ffi::PyMethodDef,
+    function: PyCFunctionFastWithKeywords,
+) -> &'static mut ffi::PyMethodDef {
+    Box::leak(Box::new(ffi::PyMethodDef {
+        ml_name: made.ml_name,
+        ml_meth: ffi::PyMethodDefPointer { PyCFunctionFastWithKeywords: function },
+        ml_flags: ffi::METH_FASTCALL | ffi::METH_KEYWORDS,
+        ml_doc: made.ml_doc,
+    }))
+}
+
+/// Puts functions in the places of `go` and `WaitGroup.go` that get no tuple of all arguments.
+fn install_go(py: Python<'_>, module: &Bound<'_, PyModule>) -> PyResult<()> {
+    // SAFETY: the function is that one; it needs no other.
+    unsafe { replace_function(module, "go", go, None) }?;
+    let class = py.get_type::<WaitGroup>();
+    let made = description::<WaitGroup>(py, c"go")?;
+    // SAFETY: a method that PyO3 has made, whose description stays; the one that takes its place serves the same
+    // arguments. Attached; a new reference, or null with an exception set.
+    unsafe {
+        let method = ffi::PyDescr_NewMethod(class.as_type_ptr(), quick_definition(&*made, group_go));
+        class.setattr("go", Bound::from_owned_ptr_or_err(py, method)?)
+    }
+}
+
 /// Replaces them all; at import.
 pub(crate) fn install(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
     // SAFETY: the function is that one.
-    unsafe { replace_function(module, "atomically", atomically, &ATOMICALLY) }?;
+    unsafe { replace_function(module, "atomically", atomically, Some(&ATOMICALLY)) }?;
     install_senders::<PyChan>(py)?;
     install_senders::<SendChan>(py)?;
     install_receivers::<PyChan>(py)?;
-    install_receivers::<RecvChan>(py)
+    install_receivers::<RecvChan>(py)?;
+    install_mutex(py)?;
+    install_go(py, module)
 }

@@ -243,18 +243,22 @@ pub(crate) fn detect_deadlocks(on: bool) {
     goslings::detect_deadlocks(on);
 }
 
-/// Whether the program has nothing of its own that could end a deadlock: signal handlers.
-pub(crate) fn may_deadlock(py: Python<'_>) -> bool {
+/// Whether the program has nothing of its own that could end a deadlock: signal handlers. None: it has, one has just
+/// raised while that was looked up, and what it raised is pending.
+pub(crate) fn may_deadlock(py: Python<'_>) -> Option<bool> {
     let pending = PyErr::take(py);
     let answer = py
         .import("goslings._stacks")
         .and_then(|module| module.call_method0("may_deadlock"))
         .and_then(|answer| answer.is_truthy());
-    let answer = answer.unwrap_or_else(|error| {
-        error.write_unraisable(py, None);
-        false
-    });
-    if let Some(pending) = pending {
+    let answer = match answer {
+        Ok(answer) => Some(answer),
+        Err(error) => {
+            error.restore(py);
+            None
+        }
+    };
+    if let (Some(_), Some(pending)) = (answer, pending) {
         pending.restore(py);
     }
     answer

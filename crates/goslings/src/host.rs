@@ -36,8 +36,10 @@ pub trait Host: Sync {
     fn signalled(&self, state: usize) -> bool;
     /// Nobody can go on, and this (detached) thread is to hear of it: whether the host lets it. A host that knows of
     /// something else that could still happen says no. Detached again on return.
-    fn may_deadlock(&self, _state: usize) -> bool {
-        false
+    ///
+    /// None: a signal handler has raised meanwhile, and what it raised is pending, as after `signalled`.
+    fn may_deadlock(&self, _state: usize) -> Option<bool> {
+        Some(false)
     }
     /// Nobody can go on: raises that in this (detached) thread, as a signal handler would. Detached again on return.
     fn deadlocked(&self, _state: usize) {}

@@ -416,15 +416,24 @@ impl ThreadWaiter {
                     showing.pause();
                     let handled = host().signalled(state);
                     showing.resume();
-                    if handled {
-                        raised = Raised::BySignal;
-                        if self.waiter.claim_interrupt() {
+                    let found = match handled {
+                        true => Found::Raised,
+                        false if deadline.is_none() && slices.is_main() => self.deadlocked(state),
+                        false => Found::Nothing,
+                    };
+                    match found {
+                        Found::Nothing => {}
+                        Found::Raised => {
+                            raised = Raised::BySignal;
+                            if self.waiter.claim_interrupt() {
+                                break;
+                            }
+                            deadline = None;
+                        }
+                        Found::Deadlock => {
+                            raised = Raised::ByDeadlock;
                             break;
                         }
-                        deadline = None;
-                    } else if deadline.is_none() && slices.is_main() && self.deadlocked(state) {
-                        raised = Raised::ByDeadlock;
-                        break;
                     }
                 }
             }
@@ -434,17 +443,28 @@ impl ThreadWaiter {
     }
 
     /// Looks whether nobody can go on. If so, ends this wait, and has that raised here.
-    fn deadlocked(&self, state: usize) -> bool {
-        // The host may run code before it answers: so look again.
-        let found = deadlock::nobody_can_go_on()
-            && host().may_deadlock(state)
-            && deadlock::nobody_can_go_on()
-            && self.waiter.claim_interrupt();
-        if found {
-            host().deadlocked(state);
+    fn deadlocked(&self, state: usize) -> Found {
+        if !deadlock::nobody_can_go_on() {
+            return Found::Nothing;
         }
-        found
+        // The host may run code before it answers: so look again.
+        match host().may_deadlock(state) {
+            None => Found::Raised,
+            Some(true) if deadlock::nobody_can_go_on() && self.waiter.claim_interrupt() => {
+                host().deadlocked(state);
+                Found::Deadlock
+            }
+            Some(_) => Found::Nothing,
+        }
     }
+}
+
+/// What a thread has found that got up to look.
+enum Found {
+    Nothing,
+    /// A signal handler has raised.
+    Raised,
+    Deadlock,
 }
 
 /// What has raised in a thread that waited.

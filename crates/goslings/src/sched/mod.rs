@@ -107,7 +107,10 @@ pub struct NoThread;
 /// # Panics
 /// If the system refuses the runtime its first thread.
 pub fn spawn(job: Job) -> Arc<Task> {
-    spawn_with(Task::reserve_id(), job, ptr::null_mut(), |_| {}).expect("a thread for the first worker")
+    let mut spawned = None;
+    spawn_with(Task::reserve_id(), job, ptr::null_mut(), |task| spawned = Some(Arc::clone(task)))
+        .expect("a thread for the first worker");
+    spawned.expect("shown before it was queued")
 }
 
 /// Starts the goroutine with the reserved number `id`, which its host knows by `host_data`: see
@@ -120,7 +123,7 @@ pub fn spawn_with(
     job: Job,
     host_data: *mut (),
     before: impl FnOnce(&Arc<Task>),
-) -> Result<Arc<Task>, NoThread> {
+) -> Result<(), NoThread> {
     spawn_in(bubble::current().as_ref(), id, job, host_data, before)
 }
 
@@ -134,7 +137,7 @@ pub fn spawn_in(
     job: Job,
     host_data: *mut (),
     before: impl FnOnce(&Arc<Task>),
-) -> Result<Arc<Task>, NoThread> {
+) -> Result<(), NoThread> {
     let worker = worker::current();
     if worker.is_none() {
         runtime().have_a_worker()?;
@@ -146,19 +149,18 @@ pub fn spawn_in(
             Some(worker) => worker.shared.counts.spawned.add_one(),
             None => runtime().count_injected(),
         }
-        return Ok(task);
+        return Ok(());
     }
-    let queued = Arc::clone(&task);
     match worker {
-        Some(worker) => worker.push_fresh(queued),
+        Some(worker) => worker.push_fresh(task),
         None => {
             let runtime = runtime();
             runtime.count_injected();
-            runtime.injector.push(Fresh(Arc::into_raw(queued)));
+            runtime.injector.push(Fresh(Arc::into_raw(task)));
             runtime.work_for_anybody();
         }
     }
-    Ok(task)
+    Ok(())
 }
 
 /// The goroutine that this code runs in.
@@ -398,6 +400,10 @@ pub fn lock_os_thread() {
 pub fn unlock_os_thread() -> bool {
     let (Some(worker), Some(task)) = (worker::current(), current_task()) else { return false };
     let Some(left) = task.locked.get().checked_sub(1) else { return false };
+    if left == u16::MAX - 1 {
+        // Nobody knows how often any more: until it ends.
+        return true;
+    }
     task.locked.set(left);
     if left == 0 {
         worker.unlock_thread();

@@ -125,19 +125,24 @@ pub struct Task {
     wake: AtomicU32,
     /// What it waits for, and since when (on the coarse clock); of its last wait while it does not wait.
     reason: AtomicU8,
-    object: AtomicUsize,
-    since: AtomicU64,
     /// Whether that wait ends by itself.
     timed: AtomicBool,
+    /// How often it has locked itself to its thread; at the most that fits it stays. Touched by itself and, at its end,
+    /// by its worker; others look at it while it cannot run.
+    pub(crate) locked: Cell<u16>,
+    object: AtomicUsize,
+    since: AtomicU64,
     /// An object of the host's that a call of this goroutine holds while it waits, and nothing else shows; null: none.
     held: AtomicPtr<()>,
     /// The host's own: what it knows this goroutine by.
     host_data: AtomicPtr<()>,
     /// The bubble it belongs to, if any.
     membership: Option<Box<Membership>>,
-    /// How often it has locked itself to its thread. Touched by itself and, at its end, by its worker.
-    pub(crate) locked: Cell<u32>,
 }
+
+// Many wait at a time: with the counts of an Arc and the allocator's own word, that is two lines of cache.
+#[cfg(not(loom))]
+const _: () = assert!(size_of::<Task>() <= 104, "a goroutine takes more than it did");
 
 // SAFETY: `fiber` and `job` are touched by one owner at a time (see the fields); the rest is atomic.
 unsafe impl Sync for Task {}
@@ -205,7 +210,7 @@ impl Task {
 
     /// Asks the goroutine to stop: its current or next wait ends with `Cancelled`. A goroutine that has
     /// not started still starts; its host decides.
-    pub fn cancel(self: &Arc<Self>) {
+    pub fn cancel(&self) {
         if self.waiter.request_cancel() {
             // SAFETY: we won the waiter's word, so the wake is ours.
             unsafe { crate::waiter::Wake::new(NonNull::from(&self.waiter)) }.wake();
