@@ -67,6 +67,16 @@ def parked(*goroutines: Goroutine[Any]) -> None:
         until(lambda goroutine=goroutine: state(goroutine) in WAITING)
 
 
+def parked_elsewhere(pool: Any, channel: Any, number: int = 1) -> None:
+    """Waits until so many goroutines of a pool's workers wait for a channel of this process."""
+
+    def waiting() -> int:
+        handles = [served._handle for worker in list(pool._all) for served in list(worker.peer._serving.values())]
+        return sum(channel == case[0] for handle in handles if handle is not None for case in handle._cases)
+
+    until(lambda: waiting() == number, 60)
+
+
 def park_one_by_one(functions: Iterable[Callable[[], object]]) -> list[Goroutine[Any]]:
     """Starts goroutines such that each waits before the next one starts."""
     goroutines = []

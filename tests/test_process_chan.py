@@ -13,7 +13,7 @@ import goslings
 import pytest
 from goslings import Closed, Selected, WouldBlock, chan, go, recv, select, send
 from goslings.processes import Processes
-from helpers import parked, results, until
+from helpers import parked, parked_elsewhere, results, until
 
 SECONDS = 60.0
 
@@ -99,7 +99,7 @@ def test_waiters_are_served_in_order_wherever_they_are(workers: Processes) -> No
     parked(*here)
     there = workers.go(lambda: told.send(("second", numbers.recv())))
     # Its wait is in the queue when the parent serves it: seen by what the peer serves.
-    until(lambda: any(worker.peer._serving for worker in workers._workers), SECONDS)
+    parked_elsewhere(workers, numbers)
     here.append(go(lambda: told.send(("third", numbers.recv()))))
     parked(here[-1])
     got = []
@@ -144,12 +144,12 @@ def test_close_there_is_a_close_here(workers: Processes) -> None:
 def test_close_wakes_who_waits_there(workers: Processes) -> None:
     numbers = chan[int]()
     receiver, sender = workers.go(numbers.recv_ok), None
-    until(lambda: any(worker.peer._serving for worker in workers._workers), SECONDS)
+    parked_elsewhere(workers, numbers)
     numbers.close()
     assert receiver.result(SECONDS) == (None, False)
     numbers = chan[int]()
     sender = workers.go(numbers.send, 1)
-    until(lambda: any(worker.peer._serving for worker in workers._workers), SECONDS)
+    parked_elsewhere(workers, numbers)
     numbers.close()
     with pytest.raises(Closed):
         sender.result(SECONDS)
@@ -212,7 +212,7 @@ def test_timeouts(workers: Processes) -> None:
 def test_a_cancelled_wait_takes_nothing(workers: Processes) -> None:
     numbers = chan[int](1)
     goroutine = workers.go(numbers.recv)
-    until(lambda: any(worker.peer._serving for worker in workers._workers), SECONDS)
+    parked_elsewhere(workers, numbers)
     goroutine.cancel()
     assert goroutine.join(SECONDS) and goroutine.cancelled()
     numbers.send(1)

@@ -1,0 +1,267 @@
+"""What happens to processes when things go wrong: deaths, garbage, storms of both."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import goslings
+import pytest
+from goslings import chan, go, recv, select
+from goslings.processes import Processes, WorkerDied
+from helpers import count, parked_elsewhere, until
+
+SECONDS = 60.0
+
+
+@pytest.fixture(scope="module")
+def workers() -> Iterator[Processes]:
+    with Processes(2) as pool:
+        yield pool
+
+
+def segments() -> int:
+    """Memory of several processes that this one has open or mapped."""
+    found = 0
+    for fd in Path("/proc/self/fd").iterdir():
+        try:
+            found += "memfd:" in os.readlink(fd)
+        except OSError:
+            continue
+    return found
+
+
+def die(how: int = signal.SIGKILL) -> None:
+    os.kill(os.getpid(), how)
+    time.sleep(60)
+
+
+@pytest.mark.parametrize(
+    ("end", "told"),
+    [
+        (lambda: os._exit(7), "exited with status 7"),
+        (lambda: die(signal.SIGKILL), "was killed by SIGKILL"),
+        (lambda: die(signal.SIGTERM), "was killed by SIGTERM"),
+    ],
+)
+def test_a_worker_that_dies_is_told_and_replaced(workers: Processes, end: Any, told: str) -> None:
+    with pytest.raises(WorkerDied, match=rf"worker \d+ {told}"):
+        workers.go(end).result(SECONDS)
+    assert workers.go(abs, -1).result(SECONDS) == 1
+    until(lambda: len(workers.pids) == 2, SECONDS)
+
+
+def test_all_goroutines_of_a_dead_worker_fail() -> None:
+    with Processes(1) as workers:
+        ready, never = chan[None](), chan[int]()
+
+        def wait() -> None:
+            ready.send(None)
+            never.recv()
+
+        waiting = [workers.go(wait) for _ in range(5)]
+        for _ in waiting:
+            ready.recv(SECONDS)
+        os.kill(workers.pids[0], signal.SIGKILL)
+        for goroutine in waiting:
+            with pytest.raises(WorkerDied, match="SIGKILL"):
+                goroutine.result(SECONDS)
+        never.try_send(1)
+        assert len(never) == 0, "their waits have vanished"
+
+
+def test_a_worker_that_closes_its_link_is_ended(workers: Processes) -> None:
+    def hang_up() -> None:
+        from goslings.processes import _peer
+
+        for peer in list(_peer._peers.values()):
+            peer.close()
+
+    with pytest.raises(WorkerDied, match=r"worker \d+ (was ended: it has closed its link|exited)"):
+        workers.go(hang_up).result(SECONDS)
+    assert workers.go(abs, -1).result(SECONDS) == 1
+
+
+def test_garbage_on_a_link_ends_the_worker(workers: Processes) -> None:
+    def lie() -> None:
+        from goslings.processes import _peer
+
+        for peer in list(_peer._peers.values()):
+            peer._link.send([os.urandom(100)])
+        time.sleep(60)
+
+    with pytest.raises(WorkerDied, match="garbage on its link"):
+        workers.go(lie).result(SECONDS)
+    assert workers.go(abs, -1).result(SECONDS) == 1
+
+
+def test_waits_of_the_dead_vanish(workers: Processes) -> None:
+    numbers, asked = chan[int](), chan[int](2)
+
+    def wait() -> None:
+        asked.send(os.getpid())
+        numbers.recv()
+
+    def offer() -> None:
+        asked.send(os.getpid())
+        numbers.send(1)
+
+    for function in (wait, offer):
+        goroutine = workers.go(function)
+        pid = asked.recv(SECONDS)
+        parked_elsewhere(workers, numbers)
+        os.kill(pid, signal.SIGKILL)
+        with pytest.raises(WorkerDied):
+            goroutine.result(SECONDS)
+        assert select(recv(numbers), goslings.send(numbers, 5), timeout=0) is None
+
+
+def test_what_was_on_its_way_to_the_dead_goes_back(workers: Processes) -> None:
+    """The worker is stopped, so that the value is answered to it and never taken."""
+    numbers, asked = chan[int](3), chan[int](1)
+
+    def take() -> None:
+        asked.send(os.getpid())
+        numbers.recv()
+
+    goroutine = workers.go(take)
+    pid = asked.recv(SECONDS)
+    parked_elsewhere(workers, numbers)
+    os.kill(pid, signal.SIGSTOP)
+    for number in range(3):
+        numbers.send(number)
+    until(lambda: len(numbers) == 2, SECONDS)
+    os.kill(pid, signal.SIGKILL)
+    with pytest.raises(WorkerDied):
+        goroutine.result(SECONDS)
+    assert [numbers.recv(SECONDS) for _ in range(3)] == [0, 1, 2]
+
+
+def test_a_channel_of_a_dead_worker_says_so() -> None:
+    with Processes(1) as workers:
+        made = workers.go(lambda: goslings.chan(1)).result(SECONDS)
+        assert made.try_send(1)
+        waiting = go(lambda: made.send(2))
+        until(lambda: workers._workers[0].peer._operations, SECONDS)
+        os.kill(workers.pids[0], signal.SIGKILL)
+        with pytest.raises(WorkerDied, match="SIGKILL"):
+            waiting.result(SECONDS)
+        for call in (made.recv, lambda: made.try_send(3), lambda: len(made), made.close):
+            with pytest.raises(WorkerDied, match="SIGKILL"):
+                call()
+        local = chan[int](1)
+        local.send(5)
+        with pytest.raises(WorkerDied):
+            select(recv(made), timeout=SECONDS)
+
+
+def test_a_dead_worker_s_channel_in_another_worker() -> None:
+    with Processes(2) as workers:
+        made, pid = workers.go(lambda: (goslings.chan(), os.getpid())).result(SECONDS)
+        os.kill(pid, signal.SIGKILL)
+        until(lambda: made._origin.peer.dead is not None, SECONDS)
+
+        def use() -> str:
+            try:
+                made.recv()
+            except WorkerDied as error:
+                return str(error)
+            return "received"
+
+        assert "SIGKILL" in workers.go(use).result(SECONDS)
+
+
+def test_workers_that_never_start_break_the_pool(tmp_path: Path) -> None:
+    with Processes(1, initializer=os._exit, initargs=(9,)) as workers:
+        with pytest.raises(WorkerDied, match="exited with status 9"):
+            for _ in range(50):
+                workers.go(abs, 1).result(SECONDS)
+        until(lambda: "broken" in repr(workers), SECONDS)
+        with pytest.raises(WorkerDied, match="no worker can be started: .*status 9"):
+            workers.go(abs, 1)
+
+
+def test_a_dead_initializer_s_child_is_not_waited_for_at_close() -> None:
+    pool = Processes(1)
+    hung = pool.go(lambda: [None for _ in iter(int, 1)])
+    pool.go(abs, 1).result(SECONDS)
+    pool.kill()
+    with pytest.raises(WorkerDied):
+        hung.result(SECONDS)
+
+
+def test_nothing_is_left_open_after_a_pool() -> None:
+    with Processes(1) as workers:
+        workers.go(abs, 1).result(SECONDS)
+    before, memory = len(os.listdir("/proc/self/fd")), segments()
+    for _ in range(3):
+        with Processes(1) as workers:
+            data = bytes(1_000_000)
+            assert workers.go(len, data).result(SECONDS) == len(data)
+            doomed = workers.go(die)
+            with pytest.raises(WorkerDied):
+                doomed.result(SECONDS)
+    del workers, doomed
+
+    def left() -> tuple[int, int]:
+        import gc
+
+        gc.collect()
+        return len(os.listdir("/proc/self/fd")), segments()
+
+    until(lambda: left() <= (before, memory), SECONDS)
+
+
+def test_storms_of_killed_workers_lose_and_double_nothing(rng: random.Random) -> None:
+    """Workers move values from one channel to another and are killed at random.
+
+    Each value has one owner at a time, so at the end it has come through, or it was in the hands of a goroutine that
+    died: at most one each.
+    """
+    total, rounds = count(600), count(12)
+    with Processes(2) as workers:
+        source, sink = chan[int](5), chan[int](5)
+
+        def move() -> None:
+            for value in source:
+                sink.send(value)
+
+        def keep_moving() -> int:
+            """Until a mover ends well; how many have died."""
+            died = 0
+            while True:
+                try:
+                    workers.go(move).result(SECONDS)
+                    return died
+                except WorkerDied:
+                    died += 1
+
+        def produce() -> None:
+            for number in range(total):
+                source.send(number, SECONDS)
+
+        movers = [go(keep_moving) for _ in range(4)]
+        producer = go(produce)
+        got: list[int] = []
+        consumer = go(lambda: got.extend(sink))
+        for _ in range(rounds):
+            goslings.sleep(rng.random() * 0.05)
+            # Three that die before they are ready would break the pool.
+            until(lambda: any(worker.ready for worker in workers._workers), SECONDS)
+            ready = [worker for worker in workers._workers if worker.ready]
+            if ready:
+                rng.choice(ready).process.kill()
+        producer.result(SECONDS)
+        source.close()
+        died = sum(mover.result(SECONDS) for mover in movers)
+        sink.close()
+        consumer.result(SECONDS)
+    assert max(Counter(got).values()) == 1, "doubled"
+    missing = set(range(total)) - set(got)
+    assert len(missing) <= died, (missing, died)
