@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import goslings
+import pytest
 from helpers import until
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
@@ -29,3 +30,8 @@ def test_santa_prefers_his_reindeer_and_sees_his_elves(two_workers: None) -> Non
     pole = example("santa.py")["north_pole"](30)
     assert (pole.delivered, pole.told.count("deliver"), pole.told.count("consult")) == (30, 30, pole.consulted)
     until(lambda: goslings.num_goroutine() <= before)
+
+
+def test_a_job_board_serves_processes(capfd: pytest.CaptureFixture[str]) -> None:
+    example("jobboard.py")["main"](2)
+    assert capfd.readouterr().out.startswith("200 jobs by ")

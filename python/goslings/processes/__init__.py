@@ -1,4 +1,4 @@
-"""Places on this machine: worker processes that run goroutines and share channels.
+"""Places: worker processes on this machine, and objects served to processes and machines anywhere.
 
 >>> from goslings import chan
 >>> from goslings.processes import Processes
@@ -7,9 +7,54 @@
 ...     _ = workers.go(lambda: [squares.send(n * n) for n in range(3)])
 ...     print([squares.recv() for _ in range(3)])
 [0, 1, 4]
+
+>>> from goslings.processes import connect, serve
+>>> class Counter:
+...     def __init__(self):
+...         self.count = 0
+...     def add(self, n=1):
+...         self.count += n
+...         return self.count
+>>> with serve(Counter(), ("localhost", 0), b"a secret of both sides") as server:
+...     with connect(server.address, b"a secret of both sides") as counter:
+...         counter.add(), counter.add(40)
+(1, 41)
 """
 
+from goslings.processes._errors import RemoteTraceback as RemoteTraceback
 from goslings.processes._errors import WorkerDied as WorkerDied
 from goslings.processes._pool import Processes as Processes
+from goslings.processes._remote import AuthenticationError as AuthenticationError
+from goslings.processes._remote import Disconnected as Disconnected
+from goslings.processes._remote import Proxy as Proxy
+from goslings.processes._remote import RemoteChan as RemoteChan
+from goslings.processes._remote import RemoteError as RemoteError
+from goslings.processes._remote import RemoteMethod as RemoteMethod
+from goslings.processes._remote import RemoteRecvChan as RemoteRecvChan
+from goslings.processes._remote import RemoteSendChan as RemoteSendChan
+from goslings.processes._remote import Server as Server
+from goslings.processes._remote import Shared as Shared
+from goslings.processes._remote import aconnect as aconnect
+from goslings.processes._remote import connect as connect
+from goslings.processes._remote import disconnect as disconnect
+from goslings.processes._remote import serve as serve
 
-__all__ = ["Processes", "WorkerDied"]
+__all__ = [
+    "AuthenticationError",
+    "Disconnected",
+    "Processes",
+    "Proxy",
+    "RemoteChan",
+    "RemoteError",
+    "RemoteMethod",
+    "RemoteRecvChan",
+    "RemoteSendChan",
+    "RemoteTraceback",
+    "Server",
+    "Shared",
+    "WorkerDied",
+    "aconnect",
+    "connect",
+    "disconnect",
+    "serve",
+]
