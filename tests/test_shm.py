@@ -162,8 +162,19 @@ def test_no_address_space_is_a_memory_error() -> None:
     assert out.splitlines() == ["MemoryError: the system has no memory for a shared segment", "True"]
 
 
-def test_a_segment_is_neither_copied_nor_pickled() -> None:
-    segment = Segment(1)
-    for act in (copy.copy, copy.deepcopy, pickle.dumps):
-        with pytest.raises(TypeError):
-            act(segment)
+def test_a_segment_is_not_copied() -> None:
+    for act in (copy.copy, copy.deepcopy):
+        with pytest.raises(TypeError, match="reference already"):
+            act(Segment(1))
+
+
+def test_a_pickled_segment_is_the_same_memory_as_long_as_it_is_there() -> None:
+    segment = Segment(100)
+    readonly = Segment.from_fd(os.dup(segment.fileno()), readonly=True)
+    sent = pickle.dumps(segment)
+    memoryview(pickle.loads(sent))[:4] = b"here"
+    again = pickle.loads(pickle.dumps(readonly))
+    assert bytes(memoryview(again)[:4]) == b"here" and again.readonly
+    del segment
+    with pytest.raises(FileNotFoundError, match=f"process {os.getpid()}, which has ended or has let go"):
+        pickle.loads(sent)

@@ -1085,8 +1085,8 @@ class Segment:
     """
 
     def __new__(cls, size: int) -> Self: ...
-    @staticmethod
-    def from_fd(fd: int, *, readonly: bool = False) -> Segment:
+    @classmethod
+    def from_fd(cls, fd: int, *, readonly: bool = False) -> Segment:
         """Maps the memory that a descriptor stands for, and takes the descriptor over: it is closed with the segment.
 
         `readonly`: it cannot be written here. Raises ValueError if the descriptor is no segment's, and OSError as the
@@ -1108,7 +1108,45 @@ class Segment:
     def __buffer__(self, flags: int, /) -> memoryview: ...
     def __copy__(self) -> NoReturn: ...
     def __deepcopy__(self, _memo: object) -> NoReturn: ...
-    def __reduce__(self) -> NoReturn: ...
+    def _goslings_reduce(self, fds: list[int], /) -> tuple[Callable[[int, bool], Segment], tuple[int, bool]]:
+        """How it travels to another place: its descriptor goes along."""
+
+    def __reduce__(self) -> tuple[Callable[..., Segment], tuple[int, int, int, bool]]: ...
+    @classmethod
+    def _from_process(cls, process: int, fd: int, inode: int, readonly: bool) -> Segment:
+        """Maps a segment of another process, which must still have it."""
+
+    def _add(self, at: int, kind: str, delta: float) -> Any:
+        """Adds to the number of type `kind` (a typecode) at byte `at`; returns the new one."""
+
+    def _swap(self, at: int, kind: str, value: float) -> Any:
+        """Sets it; returns the old one."""
+
+    def _compare_and_swap(self, at: int, kind: str, old: float, new: float) -> bool:
+        """Sets it to `new` if it is `old`; returns whether it was. Floats are compared as numbers, but for NaN, which
+        is itself.
+        """
+
+    def _try_lock(self, at: int, slept: bool) -> bool:
+        """Takes the lock at byte `at` if it is free. `slept`: the caller has waited."""
+
+    def _take_from_dead(self, at: int) -> int | None:
+        """Takes the lock at byte `at` from a process that has died: its number, or None."""
+
+    def _wait_lock(self, at: int, seconds: float) -> None:
+        """Sleeps until the lock at byte `at` may be free, at most so many seconds. Blocks the thread, detached."""
+
+    def _unlock(self, at: int) -> bool:
+        """Unlocks the lock at byte `at`; whether this process held it."""
+
+    def _ping_pong(self, at: int, rounds: int, first: bool) -> None:
+        """For benchmarks: the bare round trips of two processes that sleep on the word at byte `at`. Blocks the
+        thread.
+        """
+
+    def _lock_holder(self, at: int) -> int | None:
+        """The process that holds the lock at byte `at`, or None."""
+
 
 @final
 class Link:

@@ -284,6 +284,7 @@ pub(crate) fn after_fork_child() {
     goroutine::forget_failed();
     preempt::open();
     goslings::after_fork_child();
+    goslings_shm::after_fork_child();
     goslings::stm::after_fork_child();
 }
 

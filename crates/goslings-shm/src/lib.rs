@@ -2,7 +2,8 @@
 //! Python nor the runtime: nothing here waits, but what says so; whoever calls waits as it likes.
 //!
 //! Where is what: `segment.rs` memory and its descriptor; `ring.rs` messages in one direction; `socket.rs` descriptors and
-//! bells; `link.rs` both directions together; `futex.rs` sleeping on a shared word.
+//! bells; `link.rs` both directions together; `futex.rs` sleeping on a shared word; `lock.rs` and `cells.rs` what `Value` and
+//! `Array` need.
 //!
 //! **What comes from the other side is not trusted.** Each length, offset and number in shared memory is read once, checked,
 //! and used from the copy. Shared memory is touched through atomics, so that whatever the other side does meanwhile is a wrong
@@ -14,9 +15,15 @@
 #[cfg(not(loom))]
 mod available;
 #[cfg(not(loom))]
+#[expect(unsafe_code, reason = "atomics in a mapping")]
+mod cells;
+#[cfg(not(loom))]
 mod futex;
 #[cfg(not(loom))]
 mod link;
+#[cfg(not(loom))]
+#[expect(unsafe_code, reason = "half of a word")]
+mod lock;
 #[expect(unsafe_code, reason = "copies from memory of the caller's")]
 mod ring;
 #[cfg(not(loom))]
@@ -27,9 +34,13 @@ mod socket;
 mod sync;
 
 #[cfg(not(loom))]
-pub use futex::{Slept, sleep, wake};
+pub use cells::Cell;
+#[cfg(not(loom))]
+pub use futex::{Slept, ping_pong, sleep, wake};
 #[cfg(not(loom))]
 pub use link::{Body, INLINE_MAX, LinkError, Message, Receiver, Sender, pair};
+#[cfg(not(loom))]
+pub use lock::{Lock, after_fork_child};
 pub use ring::{Garbage, Source};
 #[cfg(not(loom))]
 pub use segment::Segment;

@@ -66,6 +66,29 @@ impl Segment {
         Segment::map(file, len, writable)
     }
 
+    /// Maps what process `number` has open as descriptor `fd`, if that is the file `inode`: on the same machine, by the same
+    /// user, as long as that process has it.
+    ///
+    /// # Errors
+    /// The system's; `NotFound` if it is not there any more.
+    pub fn from_process(number: u32, fd: i32, inode: u64, writable: bool) -> io::Result<Segment> {
+        use rustix::fs::{Mode, OFlags};
+        let flags = OFlags::CLOEXEC | if writable { OFlags::RDWR } else { OFlags::RDONLY };
+        let file = rustix::fs::open(format!("/proc/{number}/fd/{fd}"), flags, Mode::empty())?;
+        if rustix::fs::fstat(&file)?.st_ino != inode {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        Segment::from_file(file, 1, writable)
+    }
+
+    /// The number of its file, which no other that exists now has.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn inode(&self) -> io::Result<u64> {
+        Ok(rustix::fs::fstat(&self.file)?.st_ino)
+    }
+
     fn map(file: OwnedFd, len: usize, writable: bool) -> io::Result<Segment> {
         let access = if writable { ProtFlags::READ | ProtFlags::WRITE } else { ProtFlags::READ };
         // SAFETY: a new mapping, wherever the system likes.

@@ -19,7 +19,13 @@
 ...     with connect(server.address, b"a secret of both sides") as counter:
 ...         counter.add(), counter.add(40)
 (1, 41)
+
+>>> from goslings.processes import Value
+>>> Value("i", 41).add()
+42
 """
+
+from typing import TYPE_CHECKING, Any
 
 from goslings.processes._errors import RemoteTraceback as RemoteTraceback
 from goslings.processes._errors import WorkerDied as WorkerDied
@@ -38,8 +44,15 @@ from goslings.processes._remote import aconnect as aconnect
 from goslings.processes._remote import connect as connect
 from goslings.processes._remote import disconnect as disconnect
 from goslings.processes._remote import serve as serve
+from goslings.processes._shared import Array as Array
+from goslings.processes._shared import Value as Value
+
+if TYPE_CHECKING:
+    from goslings.processes._shared_array import SharedArray as SharedArray
+    from goslings.processes._shared_array import shared_array as shared_array
 
 __all__ = [
+    "Array",
     "AuthenticationError",
     "Disconnected",
     "Processes",
@@ -52,9 +65,21 @@ __all__ = [
     "RemoteTraceback",
     "Server",
     "Shared",
+    "SharedArray",
+    "Value",
     "WorkerDied",
     "aconnect",
     "connect",
     "disconnect",
     "serve",
+    "shared_array",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # These need NumPy, which need not be there.
+    if name in ("SharedArray", "shared_array"):
+        from goslings.processes import _shared_array
+
+        return getattr(_shared_array, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
