@@ -23,6 +23,10 @@
 #define Py_BUILD_CORE 1
 #include "Python.h"
 #include <pthread.h>
+#ifdef Py_GIL_DISABLED
+#  include <sys/uio.h> /* process_vm_readv */
+#  include <unistd.h>
+#endif
 
 #if PY_VERSION_HEX < 0x030D0000 || PY_VERSION_HEX >= 0x030F0000
 #  error "goslings knows the thread state of CPython 3.13 and 3.14; this is another version"
@@ -444,6 +448,25 @@ gs_worker_start(void)
     return worker;
 }
 
+#ifdef Py_GIL_DISABLED
+/* Whether a thread waits for the lock of an object (a critical section): it has let go of the interpreter then, too, but
+ * for a moment, and whoever else came to work in its place would want the same lock. The section that it waits for is its
+ * newest, and has no mutex yet. That lies on the thread's stack, which may be another one by the time that it is read:
+ * so the kernel reads it, and what comes of it is a hint. */
+static int
+waits_for_object(PyThreadState *ts)
+{
+    uintptr_t section = __atomic_load_n(&ts->critical_section, __ATOMIC_RELAXED) & ~(uintptr_t)3; /* two bits of flags */
+    if (section == 0) {
+        return 0;
+    }
+    PyCriticalSection found;
+    struct iovec here = {&found, sizeof(found)}, there = {(void *)section, sizeof(found)};
+    ssize_t size = process_vm_readv(getpid(), &here, 1, &there, 1, 0);
+    return size == sizeof(found) && found._cs_mutex == NULL;
+}
+#endif
+
 /* Whether that worker's thread is surely in a call that has let go of the interpreter. Called from anywhere, not
  * attached; the worker's thread must not end meanwhile. */
 int
@@ -457,7 +480,7 @@ gs_worker_is_out(gs_worker *worker)
     struct _gil_runtime_state *gil = ts->interp->ceval.gil;
 #ifdef Py_GIL_DISABLED
     if (!_Py_atomic_load_int_relaxed(&gil->enabled)) {
-        return 1;
+        return !waits_for_object(ts);
     }
 #endif
     return !_Py_atomic_load_int_relaxed(&gil->locked);

@@ -1,8 +1,8 @@
 //! Preemption: a goroutine that computes is called back by `sys.monitoring`, and yields.
 //!
 //! The runtime's monitor asks for it (`Host::interrupt`). Its thread attaches for a moment, finds what code the
-//! worker runs, and switches on events for that code: backward jumps and the starts of functions and generators. Each
-//! calls `interrupted` on whatever thread runs that code; the goroutine that is meant switches the events off again
+//! worker runs, and switches on events for the innermost of it: jumps, and the starts and ends of functions and
+//! generators. Each calls `interrupted` on whatever thread runs that code; the goroutine that is meant switches the events off again
 //! and yields. So nothing is switched on, and nothing costs anything, while nobody hogs a worker.
 //!
 //! **Invariants**
@@ -46,8 +46,11 @@ const NAME: &str = "goslings";
 const REFUSALS: u32 = 30;
 /// So many innermost frames are looked at.
 const FRAMES: usize = 64;
-/// So many different code objects get events at first; if that brings nothing, all that were found.
-const CODES: usize = 3;
+/// So many different code objects get events at first: the innermost function jumps or ends sooner or later. If that
+/// brings nothing, all that were found. To switch events stops the world, each time.
+const CODES: usize = 1;
+/// What an event is switched on for.
+const EVENTS: [&str; 5] = ["JUMP", "PY_START", "PY_RESUME", "PY_RETURN", "PY_YIELD"];
 
 #[expect(clippy::disallowed_types, reason = "a leaf lock, held for a move")]
 static ARMED: std::sync::Mutex<Vec<Py<PyAny>>> = std::sync::Mutex::new(Vec::new());
@@ -64,9 +67,7 @@ struct Monitoring {
     module: Py<PyAny>,
     set_local_events: Py<PyAny>,
     get_tool: Py<PyAny>,
-    jump: u32,
-    start: u32,
-    resume: u32,
+    events: [u32; EVENTS.len()],
 }
 
 impl Monitoring {
@@ -80,12 +81,14 @@ impl Monitoring {
             if unsafe { gs_learn_locks(lock.as_ptr(), rlock.as_ptr()) } != 0 {
                 return Err(PyErr::fetch(py));
             }
+            let mut numbers = [0; EVENTS.len()];
+            for (number, name) in numbers.iter_mut().zip(EVENTS) {
+                *number = events.getattr(name)?.extract()?;
+            }
             Ok(Monitoring {
                 set_local_events: module.getattr("set_local_events")?.unbind(),
                 get_tool: module.getattr("get_tool")?.unbind(),
-                jump: events.getattr("JUMP")?.extract()?,
-                start: events.getattr("PY_START")?.extract()?,
-                resume: events.getattr("PY_RESUME")?.extract()?,
+                events: numbers,
                 module: module.unbind(),
             })
         })
@@ -109,7 +112,7 @@ impl Monitoring {
                 continue;
             }
             let callback = pyo3::wrap_pyfunction!(interrupted, py)?;
-            for event in [self.jump, self.start, self.resume] {
+            for event in self.events {
                 module.call_method1(intern!(py, "register_callback"), (tool, event, &callback))?;
             }
             return Ok(Some(tool));
@@ -160,11 +163,12 @@ fn try_interrupt(py: Python<'_>, worker: usize, times: u32) -> PyResult<()> {
     let Some(tool) = monitoring.tool(py)? else { return Ok(()) };
     let most = if times == 1 { CODES } else { FRAMES };
     let Some(_busy) = Busy::try_begin() else { return Ok(()) };
+    let all = monitoring.events.iter().fold(0, |all, event| all | event);
     for code in running_codes(py, worker, most) {
         let known = armed().iter().any(|other| other.is(&code));
         if !known {
             armed().push(code.clone_ref(py));
-            monitoring.set_events(py, tool, &code, monitoring.jump | monitoring.start | monitoring.resume)?;
+            monitoring.set_events(py, tool, &code, all)?;
         }
     }
     Ok(())

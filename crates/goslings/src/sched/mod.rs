@@ -377,8 +377,11 @@ pub fn is_asked() -> bool {
 
 /// What [`is_asked`] says, is done or cannot be done: until it is asked again.
 pub fn forget_request() {
-    if let Some(worker) = worker::current() {
+    if let (Some(worker), Some(runtime)) = (worker::current(), existing())
+        && worker.shared.is_asked()
+    {
         worker.shared.forget_request();
+        runtime.monitor.note_answer();
     }
 }
 

@@ -36,6 +36,9 @@ const ASKS: u32 = 2;
 /// So many slices at most it has for an answer if its thread does not get to compute, which is no reason for bringing
 /// up another one.
 const PATIENCE: u64 = 10;
+/// So many times as long as the last requests slowed the program down, nobody is asked again; at most for so many slices.
+const REST: u64 = 10;
+const REST_SLICES: u64 = 3;
 
 /// How long a goroutine may have its worker while others wait, in nanoseconds; 0: for ever.
 static SLICE: AtomicU64 = AtomicU64::new(SLICE_NS);
@@ -202,6 +205,8 @@ pub(crate) struct Monitor {
     /// Held while a handle of a worker is used; a worker whose thread ends takes it to withdraw its own.
     handles: Mutex<()>,
     longest_ns: AtomicU64,
+    /// When a goroutine answered last. Written by workers.
+    answered: AtomicU64,
 }
 
 impl Monitor {
@@ -212,6 +217,7 @@ impl Monitor {
             attaching: AtomicBool::new(false),
             handles: Mutex::new(Rank::Sched, ()),
             longest_ns: AtomicU64::new(0),
+            answered: AtomicU64::new(0),
         }
     }
 
@@ -303,6 +309,12 @@ impl Monitor {
         watch.set_handle(0);
     }
 
+    /// A goroutine has answered a request.
+    pub(super) fn note_answer(&self) {
+        // Ordering: Relaxed. A time, for the next look.
+        self.answered.store(now().0, Ordering::Relaxed);
+    }
+
     /// The longest time that a goroutine has been seen to hold a worker.
     pub(super) fn longest_ns(&self) -> u64 {
         // Ordering: Relaxed. A number for people to read.
@@ -342,8 +354,12 @@ struct Look {
 struct Rounds {
     runtime: &'static Runtime,
     looks: Vec<Look>,
-    /// Whether the host may still have something set up for an earlier request.
+    /// Whether the host may still have something set up for earlier requests.
     asked: bool,
+    /// When the first of those was made.
+    asked_since: u64,
+    /// Until when nobody is asked.
+    rests_until: u64,
 }
 
 /// What one look was for.
@@ -355,7 +371,7 @@ enum Todo {
 
 impl Rounds {
     fn new(runtime: &'static Runtime) -> Rounds {
-        Rounds { runtime, looks: Vec::new(), asked: false }
+        Rounds { runtime, looks: Vec::new(), asked: false, asked_since: 0, rests_until: 0 }
     }
 
     fn run(mut self) {
@@ -388,18 +404,17 @@ impl Rounds {
         self.looks.resize(count, Look::default());
         // Goroutines wait to start, and nobody comes for them.
         let unserved = runtime.has_fresh() && runtime.idle.nobody_is_free();
+        self.conclude(slice);
+        let may_ask = !self.asked && now.0 >= self.rests_until;
         let mut changed = false;
         for index in 0..count {
             let Some(shared) = runtime.worker(index) else { continue };
             let away = shared.watch.is_away();
-            let todo = self.look_at(index, shared, now.0, slice, unserved);
+            let todo = self.look_at(index, shared, now.0, slice, unserved, may_ask);
             changed |= away != shared.watch.is_away();
             self.carry_out(index, todo);
         }
-        if self.asked && !runtime.anybody_is_asked() {
-            self.asked = false;
-            runtime.monitor.attached(runtime, || host().interrupt_nobody());
-        }
+        self.conclude(slice);
         if changed {
             runtime.refresh_takers();
         }
@@ -409,6 +424,23 @@ impl Rounds {
         if hurry { pause.min(HURRY_NS) } else { pause }
     }
 
+    /// Ends what the host has set up for requests, when nobody is asked any more.
+    ///
+    /// While it is set up, whoever runs the same code as those who are asked is slower. So those who hold workers are
+    /// asked together, nobody else is asked before all of them have answered or cannot, and then there is a rest.
+    fn conclude(&mut self, slice: u64) {
+        let runtime = self.runtime;
+        if !self.asked || runtime.anybody_is_asked() {
+            return;
+        }
+        self.asked = false;
+        runtime.monitor.attached(runtime, || host().interrupt_nobody());
+        // Ordering: Relaxed. A time.
+        let answered = runtime.monitor.answered.load(Ordering::Relaxed);
+        let end = if answered > self.asked_since { answered } else { now().0 };
+        self.rests_until = end + ((end - self.asked_since) * REST).min(slice * REST_SLICES);
+    }
+
     fn look_at(
         &mut self,
         index: usize,
@@ -416,6 +448,7 @@ impl Rounds {
         now: u64,
         slice: u64,
         unserved: bool,
+        may_ask: bool,
     ) -> Todo {
         let (watch, runtime) = (&shared.watch, self.runtime);
         let (goroutine, turn) = (watch.running(), shared.turn());
@@ -483,7 +516,7 @@ impl Rounds {
         }
         // Less and less often: it may not be able to.
         let due = look.asked == 0 || (in_vain && since_asked >= slice * u64::from(look.asked));
-        if long && !out && due && (unserved || waits_here) {
+        if long && !out && due && may_ask && (unserved || waits_here) {
             look.asked += 1;
             look.asked_at = now;
             // Ordering: Relaxed. Seen by the goroutine when the host has interrupted it.
@@ -498,7 +531,9 @@ impl Rounds {
         match todo {
             Todo::Nothing => {}
             Todo::Ask { handle, times } => {
-                self.asked = true;
+                if !std::mem::replace(&mut self.asked, true) {
+                    self.asked_since = now().0;
+                }
                 monitor.attached(runtime, || host().interrupt(handle, times));
                 // To attach may have taken a while.
                 let look = &mut self.looks[index];
