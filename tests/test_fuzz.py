@@ -48,6 +48,7 @@ def test_a_seed_makes_one_program() -> None:
     assert names <= {name for name in vars(Machine) if not name.startswith("_")} and len(names) > 40
     twins = {name[1:] for name in vars(AsyncMachine) if name.startswith("a")}
     assert {"send", "recv", "recv_ok", "select", "mutex", "read", "write", "acquire", "consume", "meet"} <= twins
+    assert {program.uvloop for program in programs} == {program.signals for program in programs} == {False, True}
     assert {actor.kind for program in programs for actor in program.actors} == {MAIN, GOROUTINE, THREAD, ASYNC, TASK}
     for program in programs:
         starts = [

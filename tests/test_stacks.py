@@ -197,9 +197,56 @@ def test_what_has_not_started_is_said_not_to_have(one_worker: None) -> None:
         g = go(int)
         found = seen(g)
         g.result()
-        return [found.state, str(len(found.frames)), str(found.waiting)]
+        return [found.state, str(len(found.frames)), str(found.waiting), str(found.worker)]
 
-    assert go(first).result(SECONDS) == ["not started", "0", "None"]
+    assert go(first).result(SECONDS) == ["not started", "0", "None", "None"]
+
+
+def test_the_worker_is_told_and_whether_the_thread_is_locked() -> None:
+    gate = chan[None]()
+
+    def wait(locks: int) -> None:
+        for _ in range(locks):
+            goslings.lock_os_thread()
+        gate.recv_ok()
+
+    async def stackless() -> None:
+        await gate.arecv_ok()
+
+    plain, locked, twice, other = go(wait, 0), go(wait, 1), go(wait, 2), go(stackless)
+    parked(plain, locked, twice, other)
+    for one in map(seen, (plain, locked, twice, other)):
+        assert one.worker in range(goslings.stats().workers)
+        assert one.locked_to_thread == (one.id in {locked.id, twice.id})
+        state = "chan receive, locked to thread" if one.locked_to_thread else "chan receive"
+        assert str(one).startswith(f"goroutine {one.id} [{state}]:\n  waits for chan ")
+        assert f"\n  on worker {one.worker}\n" in str(one)
+    main = stacks()[0]
+    assert (main.worker, main.locked_to_thread) == (None, False)
+    gate.close()
+    for g in (plain, locked, twice, other):
+        g.result(SECONDS)
+
+
+def test_a_lock_that_was_undone_is_not_told() -> None:
+    gate = chan[None]()
+
+    def wait() -> None:
+        goslings.lock_os_thread()
+        goslings.lock_os_thread()
+        gate.recv_ok()
+        goslings.unlock_os_thread()
+        gate.recv_ok()
+        goslings.unlock_os_thread()
+        gate.recv_ok()
+
+    g = go(wait)
+    told = []
+    for _ in range(3):
+        told.append(waits(g).locked_to_thread)
+        gate.send(None)
+    assert told == [True, True, False]
+    g.result(SECONDS)
 
 
 def test_frames_below_c_code_and_in_generators_are_seen() -> None:
@@ -296,9 +343,10 @@ def test_g23_a_dump_has_a_paragraph_for_each(capsys: pytest.CaptureFixture[str])
     dump()
     text = capsys.readouterr().err
     paragraph = next(part for part in text.split("\n\n") if part.startswith(f"goroutine {g.id} "))
-    head, wait, place, line, *_, created = paragraph.splitlines()
+    head, wait, worker, place, line, *_, created = paragraph.splitlines()
     assert head == f"goroutine {g.id} 'the patient' [chan receive]:"
     assert wait.startswith("  waits for chan 0x")
+    assert worker.startswith("  on worker ")
     assert place.endswith("in wait_here")
     assert line.strip() == "ch.recv()"
     assert created.startswith(f"created at {__file__}:")
@@ -331,7 +379,7 @@ def test_o01_equal_stacks_are_grouped_with_their_number() -> None:
 
 def test_minutes_are_told_after_the_first() -> None:
     one = stacks()[0]
-    old = GoroutineStack(7, "goroutine-7", "chan send", 185.0, "", (), None, None, one.frames)
+    old = GoroutineStack(7, "goroutine-7", "chan send", 185.0, "", (), None, None, 0, False, one.frames)
     assert str(old).startswith("goroutine 7 [chan send, 3 minutes]:\n")
 
 

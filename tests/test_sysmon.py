@@ -201,6 +201,77 @@ def test_a_goroutine_that_computes_lets_others_on_its_worker_run(
     computing.result(SECONDS)
 
 
+@pytest.mark.parametrize("as_task", [False, True], ids=["beside goroutines with stacks", "beside others without"])
+def test_an_async_goroutine_that_computes_holds_its_worker_and_nobody_else(as_task: bool) -> None:
+    # It has no stack that could be put aside between two awaits, so nothing interrupts it: a spare worker comes.
+    out = check_child(
+        f"""
+        import io, goslings
+        from goslings import agosched, dump, go
+
+        goslings.gomaxprocs(1)
+        stop, begun = [], goslings.Event()
+
+        async def compute():
+            begun.set()
+            rounds = 0
+            while not stop:
+                rounds += 1
+
+        async def steps():
+            for _ in range(3):
+                await agosched()
+            return "went on"
+
+        hog = go(compute)
+        begun.wait()
+        others = [go(steps) if {as_task} else go(lambda: "went on") for _ in range(20)]
+        print({{other.result(20) for other in others}})
+        held = dict(goslings._goslings._held())
+        text = io.StringIO()
+        dump(text)
+        assert hog.id in held and goslings.stats().held >= 1, held
+        assert f"goroutine {{hog.id}} [running]:" in text.getvalue(), text.getvalue()
+        assert "in compute" in text.getvalue()
+        assert not hog.done()
+        stop.append(1)
+        hog.result(20)
+        assert goslings.gomaxprocs() == 1
+        """
+    )
+    assert out == "{'went on'}\n"
+
+
+def test_who_was_woken_by_an_async_goroutine_that_computes_goes_on_elsewhere() -> None:
+    out = check_child(
+        """
+        import goslings
+        from goslings import chan, go
+
+        goslings.gomaxprocs(1)
+        ch, waits, stop = chan(1), goslings.Event(), []
+
+        async def receive():
+            waits.set()
+            return await ch.arecv()
+
+        async def compute():
+            await ch.asend("handed over")
+            while not stop:
+                pass
+
+        receiver = go(receive)
+        waits.wait()
+        hog = go(compute)
+        print(receiver.result(20))
+        assert not hog.done()
+        stop.append(1)
+        hog.result(20)
+        """
+    )
+    assert out == "handed over\n"
+
+
 def test_g13_sleepers_beside_an_endless_loop_all_finish_in_time() -> None:
     out = check_child(
         """

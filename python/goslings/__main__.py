@@ -146,6 +146,7 @@ def run(
         if as_module:
             if not sys.flags.safe_path:
                 sys.path[0] = os.getcwd()
+            # Not public, and so unknown to the types: what `python -m` itself calls.
             runpy._run_module_as_main(script)  # type: ignore[attr-defined]
         else:
             if not sys.flags.safe_path:

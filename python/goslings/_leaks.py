@@ -21,9 +21,10 @@ def leaks() -> list[GoroutineStack]:
 
     Collects garbage first (`gc.collect`). Each is as in `stacks`, its state with the mark "(leaked)". What is reported
     is lost for certain, unless somebody cancels it: that a handle is kept does not save a goroutine. Not every lost one
-    is found: what an extension module, a suspended generator or coroutine, or the goroutine's own C stack may hold
-    counts as reachable, and on 3.13 what a `with` or a call with `*` waits on. All threads are stopped meanwhile, the
-    longer the more objects there are: meant for tests, and for programs that grow. Go: the goroutineleak profile.
+    is found: async goroutines are not looked at; what an extension module, a suspended generator or coroutine, or the
+    goroutine's own C stack may hold counts as reachable, and on 3.13 what a `with` or a call with `*` waits on. All
+    threads are stopped meanwhile, the longer the more objects there are: meant for tests, and for programs that grow.
+    Go: the goroutineleak profile.
     """
     gc.collect()
     depths = dict(_depths()) if sys.version_info < (3, 14) else {}

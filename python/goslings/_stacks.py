@@ -39,6 +39,10 @@ class GoroutineStack:
     """Where it was started: "file:line in function"; None for a thread, or if no Python code started it."""
     creator: int | None
     """The number of the goroutine that started it; None if a thread did."""
+    worker: int | None
+    """The number of the worker that runs it or ran it last, from 0; None for a thread, and if it has not started."""
+    locked_to_thread: bool
+    """Whether it has called `lock_os_thread`, and not undone that."""
     frames: traceback.StackSummary
     """Its Python traceback, outermost frame first; empty if it has not started."""
 
@@ -76,6 +80,8 @@ def stacks() -> list[GoroutineStack]:
             holders=tuple(one["holders"]),
             created_by=_created_by(one["started_at"]),
             creator=one["creator"] or None,
+            worker=one["worker"],
+            locked_to_thread=one["locked"],
             frames=traceback.StackSummary.from_list(
                 [summary(place) for place in reversed(one["frames"]) if place[0].co_filename != __file__]
             ),
@@ -96,6 +102,8 @@ def stacks() -> list[GoroutineStack]:
             holders=tuple(one["holders"]),
             created_by=None,
             creator=None,
+            worker=None,
+            locked_to_thread=False,
             frames=_frames_of(running.get(one["thread"])),
         )
         for one in threads
@@ -103,7 +111,7 @@ def stacks() -> list[GoroutineStack]:
     if main.ident is not None and all(one["thread"] != main.ident for one in threads):
         # It waits for nothing of ours: then it is said to run, as a goroutine in a foreign call is.
         frames = _frames_of(running.get(main.ident))
-        plain.append(GoroutineStack(None, main.name, "running", None, "", (), None, None, frames))
+        plain.append(GoroutineStack(None, main.name, "running", None, "", (), None, None, None, False, frames))
     plain.sort(key=lambda one: (one.name != main.name, one.name))
     return plain + found
 
@@ -202,6 +210,8 @@ def _text(same: list[GoroutineStack]) -> str:
     one = same[0]
     minutes = int(min(other.waiting or 0.0 for other in same) // 60)
     state = one.state if minutes < 1 else f"{one.state}, {minutes} minute{'s' if minutes > 1 else ''}"
+    if all(other.locked_to_thread for other in same):
+        state += ", locked to thread"
     kind = "thread" if one.id is None else "goroutine"
     if len(same) == 1:
         number = one.name if one.id is None else str(one.id)
@@ -212,6 +222,8 @@ def _text(same: list[GoroutineStack]) -> str:
     lines = [head + "\n"]
     if len(same) == 1 and one.waiting_for:
         lines.append(f"  waits for {one.waiting_for}\n")
+    if len(same) == 1 and one.worker is not None:
+        lines.append(f"  on worker {one.worker}\n")
     lines += one.frames.format()
     if one.created_by is not None:
         by = f" in goroutine {one.creator}" if one.creator is not None and len(same) == 1 else ""

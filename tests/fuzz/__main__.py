@@ -20,6 +20,7 @@ from collections import Counter
 
 import goslings
 
+from fuzz import async_steps
 from fuzz.async_steps import AsyncMachine
 from fuzz.ledger import Token
 from fuzz.machine import Failure
@@ -94,6 +95,8 @@ def main() -> None:
     parser.add_argument("--show", action="store_true", help="print the programs")
     options = parser.parse_args()
     faulthandler.enable()
+    if async_steps.uvloop is None:
+        print("no uvloop here: programs that want it run on the loop of asyncio", flush=True)
     watchdog, total, programs = Watchdog(STUCK_SECONDS), Counter[str](), 0
     seeds = random.Random(options.first)
     state = os.open(options.state, os.O_WRONLY | os.O_CREAT, 0o644) if options.state else None

@@ -15,6 +15,11 @@ from fuzz.ledger import Ledger, Token
 from fuzz.machine import Failure, Machine
 from fuzz.program import ASYNC, TASK, Actor, Step
 
+try:
+    import uvloop
+except ImportError:
+    uvloop = None  # not for every interpreter; see `python -m fuzz`
+
 CANCELLED = (Cancelled, asyncio.CancelledError)
 
 
@@ -37,7 +42,7 @@ class AsyncMachine(Machine):
 
     def run(self) -> Any:
         if any(actor.kind == TASK for actor in self.program.actors):
-            self.loop = Loop()
+            self.loop = Loop(self.program.uvloop)
         try:
             return super().run()
         finally:
@@ -311,8 +316,8 @@ class AsyncMachine(Machine):
 class Loop:
     """An event loop on a thread of its own."""
 
-    def __init__(self) -> None:
-        self.asyncio = asyncio.new_event_loop()
+    def __init__(self, of_uvloop: bool) -> None:
+        self.asyncio = uvloop.new_event_loop() if of_uvloop and uvloop else asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._serve, name="loop")
         self._thread.start()
 

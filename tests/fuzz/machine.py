@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import gc
 import itertools
+import os
 import random
+import signal
 import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
 import goslings
@@ -101,6 +103,8 @@ class Machine:
         self.put_back: set[int] = set()
         """Channels on whose front a value may have been put back, out of its order: see `goslings.chan.arecv`."""
         self.cancels = 0
+        self.handler = Ledger(len(program.actors))
+        """Of the handler of signals."""
 
     # The run
 
@@ -111,9 +115,10 @@ class Machine:
         sys.setswitchinterval(self.program.switch_interval)
         hook, goslings.excepthook = goslings.excepthook, self.unread
         try:
-            self.act(0)
-            self.settle()
-            self.end()
+            with Signals(self) if self.program.signals else nullcontext():
+                self.act(0)
+                self.settle()
+                self.end()
             self.check()
             self.wait_for(lambda: num_goroutine() <= before, "goroutines are left")
         finally:
@@ -188,7 +193,7 @@ class Machine:
                 error = handle.exception(0)
                 if error is not None:
                     self.problems.append(f"a goroutine failed: {error!r}")
-        self.problems += check(self.ledgers, drained, self.program.capacities, self.put_back)
+        self.problems += check([*self.ledgers, self.handler], drained, self.program.capacities, self.put_back)
         counts = self.counts()
         self.expect("mutex", sum(self.cells), counts["mutex"])
         for a, b in self.pairs:
@@ -212,10 +217,11 @@ class Machine:
 
     def counts(self) -> Counter[str]:
         total: Counter[str] = Counter()
-        for ledger in self.ledgers:
+        ledgers = [*self.ledgers, self.handler]
+        for ledger in ledgers:
             total += ledger.events
-        total["operations"] = sum(ledger.operations for ledger in self.ledgers)
-        total["values"] = sum(len(ledger.sent) for ledger in self.ledgers)
+        total["operations"] = sum(ledger.operations for ledger in ledgers)
+        total["values"] = sum(len(ledger.sent) for ledger in ledgers)
         total["actors"] = sum(handle is not None for handle in self.handles)
         return total
 
@@ -629,6 +635,46 @@ class Machine:
     def check_mapped(self, got: list[int], items: int, ordered: bool) -> None:
         if sorted(got) != list(range(items)) or (ordered and got != sorted(got)):
             raise Failure(f"parmap gave {got}")
+
+
+class Signals:
+    """Signals that keep coming while a program runs. Their handler tries to send and to receive in the main thread."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine, self._over = machine, False
+        self._rnd = random.Random(machine.program.seed)
+        self._before: Any = None
+        self._thread = threading.Thread(target=self._send, name="signals")
+
+    def __enter__(self) -> None:
+        self._before = signal.signal(signal.SIGUSR1, self._handle)
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._over = True
+        self._thread.join()
+        signal.signal(signal.SIGUSR1, self._before)
+
+    def _send(self) -> None:
+        ledger = self._machine.handler
+        while not self._over:
+            handled = ledger.events["signal"]
+            os.kill(os.getpid(), signal.SIGUSR1)
+            # One handler at a time: its books are those of one actor.
+            while ledger.events["signal"] == handled and not self._over:
+                time.sleep(0.0001)
+            time.sleep(self._rnd.random() * 0.002)
+
+    def _handle(self, _number: int, _frame: object) -> None:
+        machine = self._machine
+        number = self._rnd.randrange(len(machine.channels))
+        try:
+            machine.take(
+                machine.program.actors[0], machine.handler, (self._rnd.choice(("try_send", "try_recv")), number)
+            )
+        except Exception as error:  # not in the middle of whatever it has interrupted
+            machine.problems.append(f"the handler of signals: {error!r}")
+        machine.handler.events["signal"] += 1
 
 
 class Choice:

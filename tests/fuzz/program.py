@@ -38,9 +38,14 @@ class Program:
     slice_ms: int
     switch_interval: float
     actors: list[Actor]
+    uvloop: bool = False
+    """Whether the event loop is uvloop's."""
+    signals: bool = False
+    """Whether signals keep coming, whose handler sends and receives."""
 
     def __str__(self) -> str:
         lines = [f"program {self.seed}: channels {self.capacities}, semaphores {self.semaphores}, procs {self.procs}"]
+        lines[0] += ", uvloop" * self.uvloop + ", signals" * self.signals
         for actor in self.actors:
             lines.append(f"  {actor.number} ({actor.kind}{', stops' if actor.stops else ''})")
             lines += [f"    {' '.join(map(str, step))}" for step in actor.steps]
@@ -114,6 +119,8 @@ class _Generator:
             slice_ms=rnd.choice((1, 10, 10)),
             switch_interval=rnd.choice((5e-3, 1e-4, 5e-6)),
             actors=self.actors,
+            uvloop=rnd.random() < 0.5,
+            signals=rnd.random() < 0.3,
         )
 
     def actor(self, kind: str) -> Actor:

@@ -203,6 +203,8 @@ impl Found {
         describe_wait(&dict, &self.waits_on)?;
         dict.set_item("started_at", handle.place(py))?;
         dict.set_item("creator", handle.creator())?;
+        dict.set_item("worker", self.seen.worker)?;
+        dict.set_item("locked", self.seen.locked)?;
         dict.set_item("frames", self.frames)?;
         Ok(dict)
     }

@@ -45,6 +45,10 @@ pub struct Seen {
     pub since: Deadline,
     /// What its host put aside; null if it has no stack.
     pub area: *mut Area,
+    /// The number of the worker that runs it or ran it last, counted from 0; None before it has started.
+    pub worker: Option<usize>,
+    /// Whether it has locked itself to its thread.
+    pub locked: bool,
 }
 
 impl Task {
@@ -65,7 +69,19 @@ impl Task {
         let fiber = self.fiber();
         // SAFETY: a started task's fiber lives until its end, and its worker stands still.
         let area = unsafe { fiber.as_ref() }.map_or(ptr::null_mut(), |fiber| fiber.area());
-        Seen { id: self.id(), standing, reason, object, timed: self.is_timed(), since: Deadline(since), area }
+        // SAFETY: null, or a worker's part that others see, which is never freed.
+        let worker = unsafe { self.home().as_ref() }.map(|home| home.index);
+        Seen {
+            id: self.id(),
+            standing,
+            reason,
+            object,
+            timed: self.is_timed(),
+            since: Deadline(since),
+            area,
+            worker,
+            locked: self.locked.get() > 0,
+        }
     }
 }
 

@@ -33,6 +33,8 @@ class Pipe(io.FileIO):
                 return count
         return super().readinto(buffer)
 
+    # FileIO's reading and writing give None if nothing can be done at once; the types leave that out on some versions.
+
     def read(self, size: int | None = -1, /) -> bytes | None:  # type: ignore[override]
         if size is None or size < 0:
             return self.readall()

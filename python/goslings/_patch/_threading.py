@@ -291,6 +291,7 @@ def _after_fork_in_child() -> None:
     if main.ident != ident:
         _private._active.pop(main.ident, None)
         _private._active[ident] = main
+        # Not public, and so unknown to the types: what `threading` itself does in a forked child.
         main._ident = ident  # type: ignore[attr-defined]
         setattr(main, HANDLE, ThreadHandle().adopt(_make_handle(ident)))
 

@@ -46,6 +46,8 @@ unsafe impl Send for Fresh {}
 
 /// The part of a worker that others see. Never freed.
 pub(crate) struct Shared {
+    /// Its number, counted from 0.
+    pub(crate) index: usize,
     pub(crate) inbox: Inbox,
     pub(crate) bed: Bed,
     pub(crate) stealer: Stealer<Fresh>,
@@ -152,6 +154,7 @@ impl Worker {
     pub(super) fn new(runtime: &'static Runtime, index: usize) -> Worker {
         let fresh = Deque::new_fifo();
         let shared = Box::leak(Box::new(Shared {
+            index,
             inbox: Inbox::new(),
             bed: Bed::new(),
             stealer: fresh.stealer(),
