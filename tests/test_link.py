@@ -404,6 +404,47 @@ def test_who_sends_hears_that_the_peer_was_killed() -> None:
             link.send([b"x" * LONG])
 
 
+def test_a_forked_child_takes_no_part_and_keeps_nothing_open() -> None:
+    ready, begin = os.pipe(), os.pipe()
+
+    def run(link: Link) -> None:
+        assert link.recv()[0] == b"before"
+        link.send([b"answer"])
+        # Another child of ours, with copies of all our descriptors.
+        if os.fork() == 0:
+            status = 1
+            try:
+                with pytest.raises(RuntimeError, match="forked child"):
+                    link.send([b"mine"])
+                with pytest.raises(RuntimeError, match="forked child"):
+                    link.recv()
+                link.close()
+                del link
+                os.write(ready[1], b"x")
+                os.read(begin[0], 1)
+                status = 0
+            finally:
+                os._exit(status)
+        link.send([b"still here"])
+        assert link.recv()[0] == b"die"
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    with with_child(run) as (link, _):
+        link.send([b"before"])
+        assert link.recv(SECONDS)[0] == b"answer"
+        assert os.read(ready[0], 1) == b"x"
+        assert link.recv(SECONDS)[0] == b"still here"
+        link.send([b"die"])
+        # The grandchild still lives.
+        with pytest.raises(EOFError):
+            link.recv(SECONDS)
+        with pytest.raises(BrokenPipeError):
+            link.send([b"nobody"])
+    os.write(begin[1], b"x")
+    for fd in ready + begin:
+        os.close(fd)
+
+
 # Garbage
 
 

@@ -1147,7 +1147,6 @@ class Segment:
     def _lock_holder(self, at: int) -> int | None:
         """The process that holds the lock at byte `at`, or None."""
 
-
 @final
 class Link:
     """Link(fd): messages to and from another process, which has made a Link of the other end of the same socket pair.
@@ -1155,7 +1154,7 @@ class Link:
     `fd` is one of a connected pair of Unix stream sockets that nothing was sent on; the link takes it over. Messages
     are delivered whole, in order, and each once. Short ones go through shared memory without a system call, unless the
     other side sleeps; long ones in a file of their own, which the other side maps. Any goroutine or thread may send or
-    receive at any time. In a forked child the link is of no use.
+    receive at any time. A forked child cannot use it, and does not keep it open.
 
     Raises OSError by the error number if there is no memory or no descriptor for it; `fd` is the caller's then.
     """

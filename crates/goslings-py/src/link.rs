@@ -14,7 +14,9 @@ use crate::shm::{Segment, system};
 use crate::timeout::wait;
 use goslings::net::{Direction, NetError, Owned};
 use goslings::{Wait, WaitError};
-use goslings_shm::{Body, FDS_MAX, INLINE_MAX, LinkError, Receiver, Sender, Source, pair};
+use goslings_shm::{
+    Body, FDS_MAX, INLINE_MAX, LinkError, Receiver, Sender, Source, Watched, generation, pair,
+};
 use pyo3::exceptions::{
     PyBrokenPipeError, PyConnectionError, PyEOFError, PyMemoryError, PyOverflowError, PyValueError,
 };
@@ -23,7 +25,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyMemoryView, PySlice};
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -73,7 +75,7 @@ impl Drop for Turn<'_> {
 /// `fd` is one of a connected pair of Unix stream sockets that nothing was sent on; the link takes it over. Messages are
 /// delivered whole, in order, and each once. Short ones go through shared memory without a system call, unless the other side
 /// sleeps; long ones in a file of their own, which the other side maps. Any goroutine or thread may send or receive at any time.
-/// In a forked child the link is of no use.
+/// A forked child cannot use it, and does not keep it open.
 ///
 /// Raises OSError by the error number if there is no memory or no descriptor for it; `fd` is the caller's then.
 #[pyclass(module = "goslings._goslings", frozen, weakref)]
@@ -85,6 +87,10 @@ pub(crate) struct Link {
     receiving: End<Receiver>,
     /// Whether this end was closed: whatever stops a call then, that is why.
     closed: AtomicBool,
+    /// Which process made it, by how many forks that descends from.
+    generation: u32,
+    /// Its sockets, until they are closed.
+    watched: Leaf<Option<Watched>>,
 }
 
 /// What stopped a call.
@@ -292,11 +298,7 @@ impl Link {
         self.closed.load(Ordering::Relaxed)
     }
 
-    fn shut(&self) {
-        // Ordering: Relaxed. Who is woken by what follows is ordered by that.
-        if self.closed.swap(true, Ordering::Relaxed) {
-            return;
-        }
+    fn say_goodbye(&self) {
         let shut = self.socket.with(|socket| {
             self.receiving.state().leave(borrowed(&socket));
             // SAFETY: a descriptor that stays open during the call.
@@ -305,6 +307,26 @@ impl Link {
         });
         // Somebody else has closed it meanwhile.
         let _ = shut;
+    }
+
+    /// Refuses to take part in a forked child.
+    fn here(&self) -> PyResult<()> {
+        if self.generation == generation() {
+            return Ok(());
+        }
+        Err(errors::misuse("a link cannot be used in a forked child: it is of the process that made it"))
+    }
+
+    fn shut(&self) {
+        // Ordering: Relaxed. Who is woken by what follows is ordered by that.
+        if self.closed.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        // A forked child has nothing to say: the link is its parent's.
+        if self.generation == generation() {
+            self.say_goodbye();
+        }
+        drop(self.watched.lock().unwrap_or_else(PoisonError::into_inner).take());
         self.socket.close();
         self.room.close();
     }
@@ -348,12 +370,15 @@ impl Link {
         let (sender, receiver, room) = pair(borrowed(&fd)).map_err(|error| system(py, &error))?;
         // SAFETY: the caller gives it to us.
         let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+        let watched = Watched::new(&[fd, room.as_raw_fd()]);
         Ok(Link {
             socket: Owned::new(socket),
             room: Owned::new(room),
             sending: End::new(sender),
             receiving: End::new(receiver),
             closed: AtomicBool::new(false),
+            generation: generation(),
+            watched: Leaf::new(Some(watched)),
         })
     }
 
@@ -372,6 +397,7 @@ impl Link {
         timeout: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<()> {
         operation(py, "Link.send", On::Anything)?;
+        self.here()?;
         may_block(py, "go(link.send, ...)")?;
         let wait = wait(timeout)?;
         let fds = fds.unwrap_or_default();
@@ -393,6 +419,7 @@ impl Link {
     /// Sends one message if that needs no waiting; returns whether it was sent. Never blocks and is no
     /// cancel point. Raises what `send` raises.
     fn _post(&self, py: Python<'_>, parts: &Bound<'_, PyAny>, fds: Vec<i32>) -> PyResult<bool> {
+        self.here()?;
         let mut views = Vec::new();
         for part in parts.try_iter()? {
             views.push(View::of(&part?)?);
@@ -415,6 +442,7 @@ impl Link {
         timeout: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyList>)> {
         operation(py, "Link.recv", On::Anything)?;
+        self.here()?;
         may_block(py, "go(link.recv)")?;
         let wait = wait(timeout)?;
         let (bytes, fds) = self.recv_one(py, wait).map_err(|stopped| stopped.raise(py, self, false))?;

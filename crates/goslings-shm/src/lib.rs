@@ -18,6 +18,9 @@ mod available;
 #[expect(unsafe_code, reason = "atomics in a mapping")]
 mod cells;
 #[cfg(not(loom))]
+#[expect(unsafe_code, reason = "descriptors whose owners are elsewhere")]
+mod forks;
+#[cfg(not(loom))]
 mod futex;
 #[cfg(not(loom))]
 mod link;
@@ -36,13 +39,22 @@ mod sync;
 #[cfg(not(loom))]
 pub use cells::Cell;
 #[cfg(not(loom))]
+pub use forks::{Watched, generation};
+#[cfg(not(loom))]
 pub use futex::{Slept, ping_pong, sleep, wake};
 #[cfg(not(loom))]
 pub use link::{Body, INLINE_MAX, LinkError, Message, Receiver, Sender, pair};
 #[cfg(not(loom))]
-pub use lock::{Lock, after_fork_child};
+pub use lock::Lock;
 pub use ring::{Garbage, Source};
 #[cfg(not(loom))]
 pub use segment::Segment;
 #[cfg(not(loom))]
 pub use socket::FDS_MAX;
+
+/// To be called in a forked child, which has one thread, before anything of this crate is used there.
+#[cfg(not(loom))]
+pub fn after_fork_child() {
+    lock::after_fork_child();
+    forks::after_fork_child();
+}

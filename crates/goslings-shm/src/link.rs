@@ -17,6 +17,7 @@
 //! * A message that is longer than [`INLINE_MAX`] lies in a file of its own, and its record has its length only.
 //! * After garbage nothing is read any more.
 
+use crate::forks::Watched;
 use crate::ring::{Consumer, Garbage, Producer, Record, Source, longest};
 use crate::segment::{RingSegment, Segment, written};
 use crate::socket;
@@ -27,7 +28,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 /// The size of a ring, in bytes: what a second-level cache holds beside other things.
@@ -82,11 +83,26 @@ pub struct Sender {
     looked: Instant,
 }
 
+/// Where to ring for the writer.
+#[derive(Debug)]
+struct Bell {
+    // Dropped first.
+    _watched: Watched,
+    socket: OwnedFd,
+}
+
+impl Bell {
+    fn ring(&self) {
+        // If the writer is gone, the link's own socket tells.
+        socket::ring(self.socket.as_fd());
+    }
+}
+
 /// The receiving end.
 #[derive(Debug, Default)]
 pub struct Receiver {
     /// The ring, and where to ring when there is room again. None until the greeting has come.
-    ring: Option<(Consumer<RingSegment>, OwnedFd)>,
+    ring: Option<(Consumer<RingSegment>, Bell)>,
     /// Descriptors whose records have not been read, and whether some of them were lost.
     batches: VecDeque<(Vec<OwnedFd>, bool)>,
     /// Whether the writer is to ring.
@@ -270,8 +286,7 @@ impl Receiver {
             ring.copy(record, into);
         }
         if ring.release(record) {
-            // If the writer is gone, the socket tells.
-            socket::ring(bell.as_fd());
+            bell.ring();
         }
         if lost {
             return Err(LinkError::System(Errno::MFILE.into()));
@@ -309,7 +324,7 @@ impl Receiver {
     fn say_gone(&self) {
         if let Some((ring, bell)) = &self.ring {
             ring.leave();
-            socket::ring(bell.as_fd());
+            bell.ring();
         }
     }
 
@@ -376,7 +391,10 @@ impl Receiver {
             }
         };
         match Consumer::open(ring) {
-            Ok(ring) => self.ring = Some((ring, bell)),
+            Ok(ring) => {
+                let watched = Watched::new(&[bell.as_raw_fd()]);
+                self.ring = Some((ring, Bell { _watched: watched, socket: bell }));
+            }
             Err(Garbage(why)) => return self.refuse(why),
         }
         Ok(())

@@ -122,7 +122,7 @@ fn me() -> u64 {
 }
 
 /// In a forked child: this is another process.
-pub fn after_fork_child() {
+pub(crate) fn after_fork_child() {
     // Ordering: Relaxed. There is only this thread.
     ME.store(0, Ordering::Relaxed);
 }
