@@ -65,7 +65,12 @@ def test_stats_and_held_name_who_holds_a_worker() -> None:
     until(lambda: holder.id not in dict(_held()))
 
 
+SPINNING: set[int] = set()
+"""Of which lists somebody is in `_spin_until`, or was."""
+
+
 def _spin_until(stop: list[bool]) -> int:
+    SPINNING.add(id(stop))
     rounds = 0
     while not stop:
         rounds += 1
@@ -446,7 +451,9 @@ LOCKED: dict[str, Callable[[list[bool]], object]] = {
 def test_a_goroutine_that_holds_a_lock_of_threads_is_not_interrupted(one_worker: None, name: str) -> None:
     """Others on its thread could wait for that lock for ever, or be let in."""
     stop: list[bool] = []
+    SPINNING.clear()
     hog = go(LOCKED[name], stop)
+    until(lambda: id(stop) in SPINNING)  # on a loaded machine it may have been asked before it had the lock
     until(lambda: hog.id in dict(_held()))
     before = goslings.stats().preemptions
     # What has not started goes on elsewhere, which shows that the monitor has tried.
