@@ -265,3 +265,23 @@ def test_storms_of_killed_workers_lose_and_double_nothing(rng: random.Random) ->
     assert max(Counter(got).values()) == 1, "doubled"
     missing = set(range(total)) - set(got)
     assert len(missing) <= died, (missing, died)
+
+
+def test_a_stream_that_is_killed_leaves_what_it_has_sent() -> None:
+    with Processes(1) as workers:
+        values, sent = chan[int](64), chan[int](1)
+
+        def produce() -> None:
+            for number in range(40):
+                values.send(number)
+            sent.send(40)
+            time.sleep(60)
+
+        goroutine = workers.go(produce)
+        assert sent.recv(SECONDS) == 40
+        os.kill(workers.pids[0], signal.SIGKILL)
+        with pytest.raises(WorkerDied):
+            goroutine.result(SECONDS)
+        assert [values.recv(SECONDS) for _ in range(40)] == list(range(40))
+        # And all of the buffer is free again.
+        assert [values.try_send(number) for number in range(65)] == [True] * 64 + [False]

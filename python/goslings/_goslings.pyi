@@ -34,7 +34,9 @@ __all__ = [
     "_Bubble",
     "_HttpReader",
     "_Patched",
+    "_Allowance",
     "_Bell",
+    "_Credit",
     "_Port",
     "_Stead",
     "_Watching",
@@ -129,6 +131,28 @@ class Awaitable[T]:
     def close(self) -> None:
         """Withdraws the call."""
     def __class_getitem__(cls, key: object) -> GenericAlias: ...
+
+@final
+class _Allowance:
+    """The sender's side of a promise."""
+
+    def __new__(cls, segment: Segment) -> Self: ...
+    def take(self) -> bool:
+        """Takes one send; returns whether there was one. A cancel point. Never blocks."""
+
+@final
+class _Credit:
+    """The home side of a promise."""
+
+    def __new__(cls, ch: chan[Any] | SendChan[Any], segment: Segment, target: int) -> Self: ...
+    def more(self) -> None:
+        """Promises more, if there is room. Never blocks."""
+    def arrive(self, value: object) -> None:
+        """A value that was sent on the promise has arrived. Never blocks. RuntimeError if nothing was promised."""
+    def lost(self) -> None:
+        """A value that was sent on the promise cannot be had."""
+    def end(self) -> None:
+        """Nothing more arrives on it."""
 
 @final
 class _Bell:

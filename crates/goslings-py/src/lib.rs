@@ -13,6 +13,8 @@ mod cond;
 #[expect(unsafe_code, reason = "descriptors that are given to us")]
 mod conn;
 mod coroutine;
+#[expect(unsafe_code, reason = "a word in shared memory")]
+mod credit;
 mod errors;
 mod event;
 #[expect(unsafe_code, reason = "who runs a goroutine may touch its phase")]
@@ -75,6 +77,8 @@ mod module {
     use crate::cond::Cond;
     #[pymodule_export]
     use crate::conn::{Conn, Listener};
+    #[pymodule_export]
+    use crate::credit::{PyAllowance, PyCredit};
     #[pymodule_export]
     use crate::event::{Event, outside_event};
     #[pymodule_export]

@@ -28,6 +28,10 @@ impl Segment {
     pub(crate) fn wrap(segment: shm::Segment) -> Segment {
         Segment(segment)
     }
+
+    pub(crate) fn shared(&self) -> &shm::Segment {
+        &self.0
+    }
 }
 
 /// An error of the system's.

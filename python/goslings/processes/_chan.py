@@ -16,24 +16,28 @@ from types import GenericAlias
 from typing import Any, NoReturn, Self
 
 from goslings._errors import Closed, WouldBlock
-from goslings._goslings import _may_block, chan
-from goslings.processes import _pump, _select
+from goslings._goslings import _Allowance, _may_block, chan
+from goslings.processes import _messages, _pickle, _pump, _select
 
 __all__ = ["Chan", "RecvChan", "SendChan"]
 
 _MISSING = object()
+_SMALL = 4096
+"""Plain values of fewer bytes are sent on credit; larger ones wait for their answer."""
 
 
 class Origin:
     """What this process has of a channel of a peer."""
 
-    __slots__ = ("__weakref__", "_capacity", "_views", "count", "number", "peer")
+    __slots__ = ("__weakref__", "_capacity", "_views", "allowance", "count", "number", "peer")
 
     def __init__(self, peer: Any, number: int) -> None:
         self.peer = peer
         self.number = number
         self.count = 0
         """References that came in; under the peer's lock."""
+        self.allowance: _Allowance | None = None
+        """Sends that need no answer, if home has promised some."""
         self._capacity: int | None = None
         self._views: dict[int, weakref.ref[Any]] = {}
 
@@ -111,11 +115,32 @@ class _Sends(_Common):
     def send(self, value: Any, timeout: float | None = None) -> None:
         """As `chan.send`: blocks until a receiver takes the value or home has stored it."""
         _may_block("ch.asend(value)")
+        if self._origin.allowance is not None and self._on_credit(value):
+            return
         self._sent(_select.wait([(self, True, value)], _checked_timeout(timeout)))
 
     async def asend(self, value: Any, timeout: float | None = None) -> None:
         """As `chan.asend`."""
+        if self._origin.allowance is not None and self._on_credit(value):
+            return
         self._sent(await _select.await_([(self, True, value)], _checked_timeout(timeout)))
+
+    def _on_credit(self, value: Any) -> bool:
+        """Sends the value, if home has promised room for one that is small."""
+        origin = self._origin
+        allowance = origin.allowance
+        assert allowance is not None
+        if type(value) in _pickle.PLAIN and (type(value) not in (bytes, str) or len(value) < _SMALL):
+            if not allowance.take():
+                return False
+            origin.peer.post((_messages.STREAM, origin.number, value))
+            return True
+        fds: list[int] = []
+        payload = origin.peer.pack(value, "value", fds)
+        if fds or _pickle.is_large(payload) or not allowance.take():
+            return False
+        origin.peer.post((_messages.STREAM_PACKED, origin.number, payload))
+        return True
 
     def _sent(self, outcome: _select.Outcome) -> None:
         if outcome.index < 0:

@@ -1,7 +1,8 @@
 """Messages between two processes: a small tuple whose first item says what it is, and buffers beside it.
 
-A frame on the link: the length of the tuple's pickle and the number of buffers, the lengths of these, the pickle, and
-each buffer at a multiple of 64 bytes, so that arrays are aligned where they are mapped.
+A frame on the link is the tuple's pickle. With buffers it is, after a zero, which no pickle begins with: the length of
+the pickle and the number of buffers, the lengths of these, the pickle, and each buffer at a multiple of 64 bytes, so
+that arrays are aligned where they are mapped.
 """
 
 from __future__ import annotations
@@ -29,17 +30,19 @@ RESULT = 11  # number, how it ended, payload
 READY = 12  # the worker has started; payload of its initializer's exception, or None
 BYE = 13  # end when you have nothing to do
 ANSWERED = 14  # op, the answer to a question
+CREDIT = 17  # channel: a page with sends that need no answer comes with it (crates/goslings-py/src/credit.rs)
+STREAM = 18  # channel, a plain value, which was sent on credit
+STREAM_PACKED = 19  # channel, payload: the same for others
 INIT = 15  # payload of what a worker needs to know first
 
-_HEAD = struct.Struct("<II")
+_HEAD = struct.Struct("<xxxxII")
 _ALIGN = 64
 
 
 def encode(message: tuple[Any, ...], large: bool) -> list[Any]:
     """The parts of a frame. `large`: whether there may be buffers in it."""
     if not large:
-        data = pickle.dumps(message, 5)
-        return [_HEAD.pack(len(data), 0), data]
+        return [pickle.dumps(message, 5)]
     buffers: list[pickle.PickleBuffer] = []
     data = pickle.dumps(message, 5, buffer_callback=buffers.append)
     raw = [buffer.raw() for buffer in buffers]
@@ -57,12 +60,12 @@ def encode(message: tuple[Any, ...], large: bool) -> list[Any]:
 
 def decode(frame: Any) -> tuple[Any, ...]:
     """The message of a frame. Raises ValueError, or what pickle raises, if it is none."""
+    if frame[0]:
+        small: tuple[Any, ...] = pickle.loads(frame)
+        return small
     view = memoryview(frame)
     length, count = _HEAD.unpack_from(view)
     at = _HEAD.size
-    if not count:
-        small: tuple[Any, ...] = pickle.loads(view[at : at + length])
-        return small
     sizes: Sequence[int] = struct.unpack_from(f"<{count}Q", view, at)
     at += 8 * count
     data = view[at : at + length]

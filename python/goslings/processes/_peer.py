@@ -31,7 +31,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from goslings import _threads
-from goslings._goslings import Link, RecvChan, SendChan, chan, go
+from goslings._goslings import Link, RecvChan, Segment, SendChan, _Allowance, _Credit, chan, go
 from goslings.processes import _messages, _pickle, _pump, _select
 from goslings.processes._errors import RemoteTraceback
 
@@ -39,6 +39,12 @@ __all__ = ["Peer", "resolve"]
 
 CHAN, SEND, RECV = 0, 1, 2
 """What a reference is to: the channel or a view of it."""
+
+_STREAM_SENDS = 8
+"""So many sends of a peer on one channel, and it may go on without asking; and so large must the buffer be."""
+_STREAM_MOST = 512
+"""So many sends may be under way."""
+_PAGE = 4096
 
 _peers: weakref.WeakValueDictionary[tuple[int, int], Peer] = weakref.WeakValueDictionary()
 
@@ -50,12 +56,16 @@ Failure = tuple[_pickle.Payload | None, str, str]
 class Lent:
     """A channel of ours, or one that we have from another peer, that the peer may use."""
 
-    __slots__ = ("channel", "count", "views")
+    __slots__ = ("channel", "count", "credit", "sends", "views")
 
     def __init__(self, channel: Any) -> None:
         self.channel = channel
         self.count = 0
         self.views: dict[int, Any] = {}
+        self.sends = 0
+        """How many sends were asked for, up to the number that makes a stream."""
+        self.credit: _Credit | None = None
+        """What the peer may send without asking."""
 
 
 class Peer:
@@ -91,6 +101,8 @@ class Peer:
 
     def post(self, message: tuple[Any, ...], large: bool = False, fds: Sequence[int] = ()) -> None:
         """Sends a message, now or soon. Never blocks. Does nothing if the link has ended: its reader tells."""
+        if self.dead is not None:
+            return
         parts = _messages.encode(message, large)
         with self._lock:
             start = not self._outbox
@@ -251,6 +263,9 @@ class Peer:
             _messages.UNDO: self._on_undo,
             _messages.RELEASE: self._on_release,
             _messages.ASK: self._on_ask,
+            _messages.CREDIT: self._on_credit,
+            _messages.STREAM: self._on_stream,
+            _messages.STREAM_PACKED: self._on_stream_packed,
             _messages.ANSWERED: self._on_answered,
             **self.handlers,
         }
@@ -284,6 +299,9 @@ class Peer:
         receipts = [self._receipts.pop(number) for number in sorted(self._receipts, reverse=True)]
         for receipt in receipts:
             receipt.undo()
+        for lent in list(self._exports.values()):
+            if lent.credit is not None:
+                lent.credit.end()
         with self._lock:
             exports = list(self._exports.values())
             numbers = list(self._export_numbers)
@@ -309,7 +327,7 @@ class Peer:
         except BaseException as error:
             self._fail(number, error)
             return
-        served = Served(self, number, [sends for _, sends, _ in found])
+        served = Served(self, number, cases[0][0] if len(cases) == 1 and cases[0][1] else None)
         self._serving[number] = served
         served.begin(found, waits)
 
@@ -349,10 +367,55 @@ class Peer:
         with self._lock:
             lent = self._exports[number]
             lent.count -= count
-            if lent.count == 0:
+            gone = lent.count == 0
+            if gone:
                 del self._exports[number]
                 # Equal to its views: whichever was lent first.
                 self._export_numbers.pop(lent.channel, None)
+        if gone and lent.credit is not None:
+            lent.credit.end()
+
+    # Streams: a channel with a buffer promises some of it to a peer that sends again and again, so that the sends need
+    # no answer. What is promised and unused is taken back as soon as somebody else would have to wait for it.
+
+    def _asked_to_send(self, number: int) -> None:
+        """The peer has sent, and waited for the answer."""
+        lent = self._exports.get(number)
+        if lent is None or getattr(lent.channel, "_goslings_home", None) is not None:
+            return
+        if lent.credit is not None:
+            lent.credit.more()
+            return
+        lent.sends += 1
+        if lent.sends == _STREAM_SENDS and lent.channel.capacity >= _STREAM_SENDS:
+            segment = Segment(_PAGE)
+            lent.credit = _Credit(lent.channel, segment, min(lent.channel.capacity, _STREAM_MOST))
+            self.post((_messages.CREDIT, number), False, [segment.fileno()])
+            lent.credit.more()
+
+    def _on_credit(self, fds: list[int], number: int) -> None:
+        origin = self._imports.get(number)
+        if origin is not None:
+            origin.allowance = _Allowance(Segment.from_fd(fds.pop()))
+
+    def _on_stream(self, fds: list[int], number: int, value: Any) -> None:
+        self._credit(number).arrive(value)
+
+    def _on_stream_packed(self, fds: list[int], number: int, payload: _pickle.Payload) -> None:
+        try:
+            value = self.unpack(payload, fds)
+        except Exception as error:
+            # Whoever sent it has gone on: nobody is there to be told but the program's log.
+            self._credit(number).lost()
+            go(_raise, error)
+            return
+        self._credit(number).arrive(value)
+
+    def _credit(self, number: int) -> _Credit:
+        credit = self._exports[number].credit
+        if credit is None:
+            raise ValueError("a value came without credit")
+        return credit
 
     def _on_ask(self, fds: list[int], number: int, channel: int, question: str) -> None:
         lent = self._exports[channel]
@@ -418,12 +481,13 @@ class Peer:
 class Served:
     """An operation of the other side, on channels of ours."""
 
-    __slots__ = ("_handle", "_number", "_peer", "_sends")
+    __slots__ = ("_handle", "_number", "_peer", "_sends_on")
 
-    def __init__(self, peer: Peer, number: int, sends: list[bool]) -> None:
+    def __init__(self, peer: Peer, number: int, sends_on: int | None) -> None:
         self._peer = peer
         self._number = number
-        self._sends = sends
+        self._sends_on = sends_on
+        """The channel, if it is a plain send."""
         self._handle: Any = None
 
     def begin(self, cases: list[tuple[Any, bool, Any]], waits: bool) -> None:
@@ -442,6 +506,8 @@ class Served:
             return
         if outcome.receipt is None:
             peer.post((_messages.ANSWER, number, outcome.index, outcome.ok, None))
+            if self._sends_on is not None and outcome.ok:
+                peer._asked_to_send(self._sends_on)
             return
         fds: list[int] = []
         try:
@@ -461,6 +527,10 @@ class Served:
         peer.post((_messages.ANSWER, number, outcome.index, outcome.ok, payload), _pickle.is_large(payload), fds)
 
 
+def _raise(error: BaseException) -> None:
+    raise error
+
+
 def resolve(key: tuple[int, int], home: bool, number: int, view: int) -> Any:
     """What a reference to a channel becomes where it is unpickled."""
     peer = _peers.get(key)
@@ -470,16 +540,10 @@ def resolve(key: tuple[int, int], home: bool, number: int, view: int) -> Any:
 
 
 def _after_fork() -> None:
-    """The child has the links' descriptors, by which others would wait for it: something else takes their place."""
-    peers = list(_peers.values())
+    """The child has no part in its parent's processes; its links are closed there (link.rs)."""
+    for peer in list(_peers.values()):
+        peer.dead = RuntimeError("a forked child has no part in its parent's processes")
     _peers.clear()
-    if peers:
-        nothing = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-        for peer in peers:
-            peer.dead = RuntimeError("a forked child has no part in its parent's processes")
-            if peer._link.fileno() >= 0:
-                os.dup2(nothing, peer._link.fileno(), inheritable=False)
-        os.close(nothing)
 
 
 os.register_at_fork(after_in_child=_after_fork)

@@ -13,6 +13,7 @@ mod tests;
 mod loom;
 
 pub use error::{CloseError, RecvError, SendError, SendErrorKind, TryRecvError, TrySendError};
+pub use state::Promise;
 pub(crate) use state::{Received, Sent, State};
 
 use crate::bubble;
@@ -383,6 +384,36 @@ impl<T> Chan<T> {
             Received::Closed => Err(TryRecvError::Closed),
             Received::WouldBlock => Err(TryRecvError::Empty),
         }
+    }
+
+    /// Promises slots of the buffer to a sender elsewhere, such that he has up to `target`.
+    pub fn promise(&self, to: &std::sync::Arc<dyn Promise>, target: u32) {
+        self.state.lock().promise(to, target);
+    }
+
+    /// A value that was sent on a promise has arrived.
+    ///
+    /// # Errors
+    /// The value, if there was no promise.
+    pub fn arrive(&self, to: &std::sync::Arc<dyn Promise>, value: T, target: u32) -> Result<(), T> {
+        let wakes = self.state.lock().arrive(to, value, target)?;
+        if let Some(wake) = wakes.one {
+            wake.wake();
+        }
+        wakes.all.wake_all();
+        Ok(())
+    }
+
+    /// A value that was sent on a promise cannot be had: its slot is free.
+    pub fn lost(&self, to: &std::sync::Arc<dyn Promise>) {
+        let wakes = self.state.lock().lost(to);
+        wakes.wake_all();
+    }
+
+    /// Nothing more arrives on this promise.
+    pub fn call_off(&self, to: &std::sync::Arc<dyn Promise>) {
+        let wakes = self.state.lock().call_off(to);
+        wakes.wake_all();
     }
 
     /// Puts a received value back to the front, for a receiver that turns out unable to keep it.

@@ -7,11 +7,32 @@
 //!   who comes later can take it; a receive from a full buffer lets exactly one sender in.
 //! * After `close` no live waiter is queued, and none queues again.
 //!
+//! * Slots may be promised to senders elsewhere (`Promise`): they count as full, and are taken back as soon as somebody
+//!   else would have to wait for them. What is not taken back is on its way, and arrives or is called off. Until then a
+//!   closed channel is not drained.
+//!
 //! The buffer grows as it fills: a large capacity costs nothing until it is used.
 
 use crate::waiter::Wake;
 use crate::waitq::{WaitQueue, WakeList};
 use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// What somebody elsewhere knows of the slots that are promised to him: he uses them up without asking. Called under a
+/// channel's lock: it must neither wait nor call anybody.
+pub trait Promise: Send + Sync {
+    /// So many sends more.
+    fn add(&self, sends: u32);
+    /// Takes back what was not used; how much that was.
+    fn take_back(&self) -> u32;
+}
+
+/// Slots that are promised.
+struct Promised {
+    to: Arc<dyn Promise>,
+    /// How many are neither taken back nor filled.
+    slots: u32,
+}
 
 pub(crate) struct State<T> {
     buffer: VecDeque<T>,
@@ -21,6 +42,15 @@ pub(crate) struct State<T> {
     tick: bool,
     pub(crate) receivers: WaitQueue<T>,
     pub(crate) senders: WaitQueue<T>,
+    /// How many slots are promised in all.
+    reserved: usize,
+    promised: Vec<Promised>,
+}
+
+/// Whom to wake, once the lock is released.
+pub(crate) struct Wakes<T> {
+    pub(crate) one: Option<Wake>,
+    pub(crate) all: WakeList<T>,
 }
 
 /// What became of a send that does not wait.
@@ -49,6 +79,8 @@ impl<T> State<T> {
             tick,
             receivers: WaitQueue::new(),
             senders: WaitQueue::new(),
+            reserved: 0,
+            promised: Vec::new(),
         }
     }
 
@@ -62,7 +94,7 @@ impl<T> State<T> {
             receiver.put(value);
             return Sent::Handed(receiver.wake_later());
         }
-        if self.buffer.len() < self.capacity {
+        if self.has_room() || self.reserved > 0 && self.take_back() {
             self.buffer.push_back(value);
             return Sent::Stored;
         }
@@ -70,10 +102,118 @@ impl<T> State<T> {
     }
 
     #[inline]
+    fn has_room(&self) -> bool {
+        self.buffer.len() + self.reserved < self.capacity
+    }
+
+    /// Takes back all promises that were not used; whether there is room then.
+    #[cold]
+    fn take_back(&mut self) -> bool {
+        for promised in &mut self.promised {
+            let unused = promised.to.take_back().min(promised.slots);
+            promised.slots -= unused;
+            self.reserved -= unused as usize;
+        }
+        self.has_room()
+    }
+
+    /// Promises slots to a sender elsewhere, such that he has up to `target`: none while somebody waits to send.
+    pub(crate) fn promise(&mut self, to: &Arc<dyn Promise>, target: u32) {
+        if self.closed || self.senders.has_any() {
+            return;
+        }
+        let free = self.capacity.saturating_sub(self.buffer.len() + self.reserved);
+        let free = u32::try_from(free).unwrap_or(u32::MAX);
+        let index = self.promised.iter().position(|promised| Arc::ptr_eq(&promised.to, to));
+        let index = index.unwrap_or_else(|| {
+            self.promised.push(Promised { to: Arc::clone(to), slots: 0 });
+            self.promised.len() - 1
+        });
+        let promised = &mut self.promised[index];
+        let wanted = target.saturating_sub(promised.slots).min(free);
+        if wanted > 0 && wanted >= target / 4 {
+            promised.slots += wanted;
+            self.reserved += wanted as usize;
+            promised.to.add(wanted);
+        }
+    }
+
+    /// A value that was sent on a promise has arrived. Gives it back if there was no promise.
+    pub(crate) fn arrive(&mut self, to: &Arc<dyn Promise>, value: T, target: u32) -> Result<Wakes<T>, T> {
+        let mine =
+            self.promised.iter_mut().find(|promised| Arc::ptr_eq(&promised.to, to) && promised.slots > 0);
+        let Some(promised) = mine else { return Err(value) };
+        promised.slots -= 1;
+        let low = promised.slots <= target / 2;
+        self.reserved -= 1;
+        let one = if let Some(mut receiver) = self.receivers.pop() {
+            receiver.put(value);
+            Some(receiver.wake_later())
+        } else {
+            self.buffer.push_back(value);
+            None
+        };
+        if low {
+            self.promise(to, target);
+        }
+        Ok(Wakes { one, all: self.drained() })
+    }
+
+    /// A value that was sent on this promise cannot be had.
+    pub(crate) fn lost(&mut self, to: &Arc<dyn Promise>) -> WakeList<T> {
+        let mine =
+            self.promised.iter_mut().find(|promised| Arc::ptr_eq(&promised.to, to) && promised.slots > 0);
+        if let Some(promised) = mine {
+            promised.slots -= 1;
+            self.reserved -= 1;
+        }
+        self.let_in()
+    }
+
+    /// Nothing more arrives on this promise: its slots are free.
+    pub(crate) fn call_off(&mut self, to: &Arc<dyn Promise>) -> WakeList<T> {
+        let Some(index) = self.promised.iter().position(|promised| Arc::ptr_eq(&promised.to, to)) else {
+            return WakeList::new();
+        };
+        let promised = self.promised.swap_remove(index);
+        promised.to.take_back();
+        self.reserved -= promised.slots as usize;
+        self.let_in()
+    }
+
+    /// Slots have become free without a receive: lets senders in, and whoever waits for the end of a closed channel out.
+    fn let_in(&mut self) -> WakeList<T> {
+        let mut wakes = self.drained();
+        while self.has_room() {
+            let Some(mut sender) = self.senders.pop() else { break };
+            let value = sender.take();
+            if let Some(mut receiver) = self.receivers.pop() {
+                receiver.put(value);
+                wakes.push(receiver);
+            } else {
+                self.buffer.push_back(value);
+            }
+            wakes.push(sender);
+        }
+        wakes
+    }
+
+    /// Receivers that waited for the last values of a closed channel, if there are none.
+    fn drained(&mut self) -> WakeList<T> {
+        let mut wakes = WakeList::new();
+        if self.closed && self.reserved == 0 {
+            while let Some(receiver) = self.receivers.pop() {
+                wakes.push(receiver);
+            }
+        }
+        wakes
+    }
+
+    #[inline]
     pub(crate) fn recv(&mut self) -> Received<T> {
         if let Some(value) = self.buffer.pop_front() {
             // More than `capacity` can be held after `put_back`: then no sender gets in yet.
-            let room = self.buffer.len() < self.capacity;
+            let room = self.has_room();
             let sender = if room { self.senders.pop() } else { None };
             let wake = sender.map(|mut sender| {
                 self.buffer.push_back(sender.take());
@@ -82,11 +222,11 @@ impl<T> State<T> {
             return Received::Value(value, wake);
         }
         if let Some(mut sender) = self.senders.pop() {
-            debug_assert_eq!(self.capacity, 0, "a sender waited beside free room");
+            debug_assert!(self.capacity == 0 || self.reserved > 0, "a sender waited beside free room");
             let value = sender.take();
             return Received::Value(value, Some(sender.wake_later()));
         }
-        if self.closed { Received::Closed } else { Received::WouldBlock }
+        if self.closed && self.reserved == 0 { Received::Closed } else { Received::WouldBlock }
     }
 
     /// Puts a received value back to where it came from, for a receiver that cannot keep it: to the
@@ -107,11 +247,11 @@ impl<T> State<T> {
             return None;
         }
         self.closed = true;
-        let mut wakes = WakeList::new();
-        // Receivers find no value in their node, senders find theirs still there: both know by that.
-        while let Some(receiver) = self.receivers.pop() {
-            wakes.push(receiver);
+        if self.reserved > 0 {
+            self.take_back();
         }
+        // Receivers find no value in their node, senders find theirs still there: both know by that.
+        let mut wakes = self.drained();
         while let Some(sender) = self.senders.pop() {
             wakes.push(sender);
         }

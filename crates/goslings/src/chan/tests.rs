@@ -133,3 +133,59 @@ fn close_wakes_everybody_and_gives_senders_their_values_back() {
     back.sort_unstable();
     assert_eq!(back, (0..10).collect::<Vec<_>>());
 }
+
+/// Counts what is promised, as memory that two processes share would.
+#[derive(Default)]
+struct Left(std::sync::atomic::AtomicU32);
+
+impl super::Promise for Left {
+    fn add(&self, sends: u32) {
+        // Ordering: Relaxed. One thread.
+        self.0.fetch_add(sends, std::sync::atomic::Ordering::Relaxed);
+    }
+
+    fn take_back(&self) -> u32 {
+        // Ordering: Relaxed. One thread.
+        self.0.swap(0, std::sync::atomic::Ordering::Relaxed)
+    }
+}
+
+impl Left {
+    fn take(&self, sends: u32) {
+        // Ordering: Relaxed. One thread.
+        let before = self.0.fetch_sub(sends, std::sync::atomic::Ordering::Relaxed);
+        assert!(before >= sends);
+    }
+}
+
+#[test]
+fn promised_slots_are_full_until_somebody_wants_them() {
+    let chan = Chan::new(4);
+    let left = std::sync::Arc::new(Left::default());
+    let promise: std::sync::Arc<dyn super::Promise> = left.clone();
+    chan.promise(&promise, 4);
+    left.take(1);
+    for value in 0..3 {
+        assert!(chan.try_send(value).is_ok(), "three were taken back");
+    }
+    assert!(chan.try_send(3).is_err(), "one is on its way");
+    assert!(chan.arrive(&promise, 9, 4).is_ok());
+    assert_eq!((0..4).map(|_| chan.try_recv().unwrap()).collect::<Vec<_>>(), [0, 1, 2, 9]);
+    assert_eq!(chan.arrive(&promise, 9, 4), Err(9), "the buffer was full: nothing was promised again");
+}
+
+#[test]
+fn a_closed_channel_is_drained_when_nothing_is_on_its_way() {
+    let chan = Chan::new(4);
+    let left = std::sync::Arc::new(Left::default());
+    let promise: std::sync::Arc<dyn super::Promise> = left.clone();
+    chan.promise(&promise, 4);
+    left.take(2);
+    chan.close().unwrap();
+    assert!(matches!(chan.try_recv(), Err(TryRecvError::Empty)));
+    assert!(chan.arrive(&promise, 1, 4).is_ok());
+    assert_eq!(chan.try_recv().ok(), Some(1));
+    assert!(matches!(chan.try_recv(), Err(TryRecvError::Empty)));
+    chan.call_off(&promise);
+    assert!(matches!(chan.try_recv(), Err(TryRecvError::Closed)));
+}

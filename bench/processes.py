@@ -1,0 +1,273 @@
+"""Processes: messages, arrays and calls, beside multiprocessing, in turns in one run; and rounds of killed workers.
+
+python bench/processes.py [small|array|cpu|calls|kills] [--rounds N]
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import random
+import statistics
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import goslings
+from goslings import chan, go
+from goslings.processes import Processes, WorkerDied
+
+MESSAGE = b"x" * 100
+
+
+def timed(function: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+# Small messages: one producer in a worker, one consumer here; and the other way round.
+
+
+def queue_producer(queue: Any, gate: Any, rounds: int, number: int) -> None:
+    for _ in range(rounds):
+        gate.recv()
+        for _ in range(number):
+            queue.put(MESSAGE)
+
+
+def pipe_producer(pipe: Any, rounds: int, number: int) -> None:
+    for _ in range(rounds):
+        pipe.recv()
+        for _ in range(number):
+            pipe.send(MESSAGE)
+
+
+def small(rounds: int) -> None:
+    """100 bytes from one producer to one consumer: microseconds an item."""
+    number = 20_000
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    gate, far_gate = context.Pipe()
+    pipe, far_pipe = context.Pipe()
+    producers = [
+        context.Process(target=queue_producer, args=(queue, far_gate, rounds, number)),
+        context.Process(target=pipe_producer, args=(far_pipe, rounds, number)),
+    ]
+    for producer in producers:
+        producer.start()
+    found: dict[str, list[float]] = {"queue": [], "pipe": [], "from a worker": [], "to a worker": []}
+    with Processes(1) as workers:
+        values, back, start = chan[bytes](1024), chan[bytes](1024), chan[int]()
+
+        def produce() -> None:
+            for count in start:
+                for _ in range(count):
+                    values.send(MESSAGE)
+
+        def consume(number: int) -> float:
+            back.recv()
+            begin = time.perf_counter()
+            for _ in range(number - 1):
+                back.recv()
+            return time.perf_counter() - begin
+
+        running = workers.go(produce)
+        for _ in range(rounds):
+
+            def from_queue() -> None:
+                gate.send(1)
+                for _ in range(number):
+                    queue.get()
+
+            def from_pipe() -> None:
+                pipe.send(1)
+                for _ in range(number):
+                    pipe.recv()
+
+            def from_worker() -> None:
+                start.send(number)
+
+                def take() -> None:
+                    for _ in range(number):
+                        values.recv()
+
+                go(take).result()
+
+            found["queue"].append(timed(from_queue) / number)
+            found["pipe"].append(timed(from_pipe) / number)
+            found["from a worker"].append(timed(from_worker) / number)
+            consumer = workers.go(consume, number)
+            go(lambda: [back.send(MESSAGE) for _ in range(number)]).result()
+            found["to a worker"].append(consumer.result() / number)
+        start.close()
+        running.result()
+    for producer in producers:
+        producer.join()
+    for name, times in found.items():
+        print(f"small {name:15} {statistics.median(times) * 1e6:8.2f} us an item, best {min(times) * 1e6:8.2f}")
+    for name in ("from a worker", "to a worker"):
+        for rival in ("queue", "pipe"):
+            ratio = statistics.median(found[rival]) / statistics.median(found[name])
+            print(f"small {name}: {ratio:.1f} times the rate of multiprocessing's {rival}")
+
+
+# 64 MiB there and back
+
+
+def echo(inbox: Any, outbox: Any) -> None:
+    while (array := inbox.get()) is not None:
+        outbox.put(array)
+
+
+def array(rounds: int) -> None:
+    """64 MiB of float64 there and back: milliseconds."""
+    import numpy
+
+    data = numpy.arange(8 * 1024 * 1024, dtype="f8")
+    context = multiprocessing.get_context("spawn")
+    there, back = context.Queue(), context.Queue()
+    process = context.Process(target=echo, args=(there, back))
+    process.start()
+    found: dict[str, list[float]] = {"queue": [], "channels": [], "call": []}
+    with Processes(1) as workers:
+        out, home = chan[Any](), chan[Any]()
+
+        def serve() -> None:
+            for item in out:
+                home.send(item)
+
+        running = workers.go(serve)
+
+        def by_queue() -> None:
+            there.put(data)
+            assert back.get()[-1] == data[-1]
+
+        def by_channels() -> None:
+            out.send(data)
+            assert home.recv()[-1] == data[-1]
+
+        def by_call() -> None:
+            assert workers.go(lambda a: a, data).result()[-1] == data[-1]
+
+        for function in (by_queue, by_channels, by_call):
+            function()
+        for _ in range(rounds):
+            found["queue"].append(timed(by_queue))
+            found["channels"].append(timed(by_channels))
+            found["call"].append(timed(by_call))
+        out.close()
+        running.result()
+    there.put(None)
+    process.join()
+    for name, times in found.items():
+        print(f"array {name:9} {statistics.median(times) * 1e3:8.1f} ms, best {min(times) * 1e3:8.1f}")
+    for name in ("channels", "call"):
+        print(f"array by {name}: {statistics.median(found['queue']) / statistics.median(found[name]):.1f} times faster")
+
+
+# Two tasks that compute
+
+
+def work(number: int) -> int:
+    total = 0
+    for value in range(number):
+        total += value * value % 7
+    return total
+
+
+def cpu(rounds: int) -> None:
+    """Two tasks on two workers, as a share of what two processes reach."""
+    number = 3_000_000
+    context = multiprocessing.get_context("spawn")
+    shares = []
+    with Processes(2) as workers, context.Pool(2) as pool:
+        for place in [workers.go(work, 1), workers.go(work, 1)]:
+            place.result()
+        pool.map(work, [1, 1], 1)
+        for _ in range(rounds):
+            ceiling = timed(lambda: pool.map(work, [number, number], 1))
+            ours = timed(lambda: [g.result() for g in [workers.go(work, number), workers.go(work, number)]])
+            shares.append(ceiling / ours)
+    print(f"cpu {statistics.median(shares):.1%} of two processes of multiprocessing (from {min(shares):.1%})")
+
+
+def calls(rounds: int) -> None:
+    """A call and its result, one after another: microseconds."""
+    from concurrent.futures import ProcessPoolExecutor
+
+    number = 500
+    found: dict[str, list[float]] = {"goslings": [], "concurrent.futures": []}
+    context = multiprocessing.get_context("spawn")
+    with Processes(1) as workers, ProcessPoolExecutor(1, context) as pool:
+        workers.go(abs, 1).result()
+        pool.submit(abs, 1).result()
+        for _ in range(rounds):
+            found["goslings"].append(timed(lambda: [workers.go(abs, 1).result() for _ in range(number)]) / number)
+            found["concurrent.futures"].append(
+                timed(lambda: [pool.submit(abs, 1).result() for _ in range(number)]) / number
+            )
+    for name, times in found.items():
+        print(f"calls {name:19} {statistics.median(times) * 1e6:8.1f} us")
+
+
+def kills(rounds: int) -> None:
+    """Rounds of killed workers, with the books: nothing hangs, is lost without a death, or doubled."""
+    seed = int(os.environ.get("GOSLINGS_SEED", "0")) or random.SystemRandom().randrange(1, 2**32)
+    rng = random.Random(seed)
+    print(f"GOSLINGS_SEED={seed}", flush=True)
+    before = len(os.listdir("/proc/self/fd"))
+    with Processes(2, start="forkserver") as workers:
+        for turn in range(rounds):
+            source, sink = chan[int](rng.randrange(4)), chan[int](rng.randrange(4))
+
+            def move(source: Any = source, sink: Any = sink) -> None:
+                for value in source:
+                    sink.send(value)
+
+            def keep_moving(move: Any = move) -> int:
+                died = 0
+                while True:
+                    try:
+                        workers.go(move).result(120)
+                        return died
+                    except WorkerDied:
+                        died += 1
+
+            movers = [go(keep_moving) for _ in range(3)]
+            producer = go(lambda source=source: [source.send(number, 120) for number in range(50)])
+            got: list[int] = []
+            consumer = go(lambda got=got, sink=sink: got.extend(sink))
+            goslings.sleep(rng.random() * 0.02)
+            alive = [worker for worker in workers._workers if worker.ready]
+            if alive:
+                rng.choice(alive).process.kill()
+            producer.result(120)
+            source.close()
+            died = sum(mover.result(120) for mover in movers)
+            sink.close()
+            consumer.result(120)
+            missing = set(range(50)) - set(got)
+            assert max(Counter(got).values()) == 1, (turn, "doubled", got)
+            assert len(missing) <= died, (turn, missing, died)
+            if turn % 100 == 99:
+                print(f"{turn + 1} rounds", flush=True)
+    left = len(os.listdir("/proc/self/fd"))
+    print(f"{rounds} rounds: no value lost without a death, none doubled; descriptors {before} before, {left} after")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", nargs="*", choices=["small", "array", "cpu", "calls", "kills"])
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    print(f"Python {sys.version.split()[0]}, GIL {'on' if sys._is_gil_enabled() else 'off'}")
+    for what in options.what or ["small", "array", "cpu", "calls"]:
+        globals()[what](options.rounds)
+
+
+if __name__ == "__main__":
+    main()
