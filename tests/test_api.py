@@ -109,6 +109,7 @@ def test_these_modules_are_public() -> None:
     modules = {found.name for found in pkgutil.iter_modules(goslings.__path__)}
     assert {name for name in modules if not name.startswith("_")} == {
         "aio",
+        "compat",
         "demo",
         "net",
         "processes",

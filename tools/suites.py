@@ -34,6 +34,9 @@ PAGE = ROOT / "docs" / "patch-suites.md"
 CHILD = SUITES / "child.py"
 TAGS = ("3.14t", "3.14", "3.13t", "3.13")
 
+LAYER: bool | str = True
+"""What "patched" means: true is `goslings.patch()`; see tests/suites/child.py."""
+
 CASE_SECONDS = 90.0
 """A case that takes longer hangs."""
 
@@ -71,7 +74,7 @@ class Child:
         )
         os.close(theirs)
         self._pipe, self._rest = mine, b""
-        asked = {"module": module, "cases": cases, "patched": patched}
+        asked = {"module": module, "cases": cases, "patched": LAYER if patched else False}
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(json.dumps(asked).encode())
@@ -210,6 +213,13 @@ def reason_for(known: dict[str, dict[str, str]], suite: str, case: str) -> str |
     return None
 
 
+def version_of(python: str, tag: str) -> str:
+    """What the page calls an interpreter."""
+    ask = "import sys; print(sys.version.split()[0], end='')"
+    version = subprocess.run([python, "-c", ask], stdout=subprocess.PIPE, text=True).stdout
+    return f"{version}{' free-threaded' if tag.endswith('t') else ''}"
+
+
 def store(suite: str, tag: str, version: str, found: dict[str, Any]) -> None:
     """Keeps what is true of any run: neither times nor what was printed."""
     kept = {key: value for key, value in found.items() if key != "seconds"}
@@ -321,9 +331,7 @@ def one(python: str, tag: str, suite: str, options: argparse.Namespace) -> None:
         if options.verbose:
             print("      " + what["detail"].replace("\n", "\n      "))
     if not options.pattern:
-        ask = "import sys; print(sys.version.split()[0], end='')"
-        version = subprocess.run([python, "-c", ask], stdout=subprocess.PIPE, text=True).stdout
-        store(suite, tag, f"{version}{' free-threaded' if tag.endswith('t') else ''}", found)
+        store(suite, tag, version_of(python, tag), found)
 
 
 if __name__ == "__main__":

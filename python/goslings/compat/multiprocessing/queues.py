@@ -1,0 +1,301 @@
+"""Queues between processes: no feeder thread, no locks between processes, and goroutines that wait are parked.
+
+A queue is a socket that keeps messages whole (`connection.Messages`), whose two ends every process has that uses the
+queue, and a counter (`synchronize.Counter`): of free places if it is bounded, of items if not.
+
+`put` pickles at once and sends at once, if the socket has room. What has no room waits in this process, in order, and a
+goroutine sends it as others take; so `put` of an unbounded queue never waits, as in the standard library, and what is
+left at the end of the process is sent before it ends, unless `cancel_join_thread` was called.
+"""
+
+from __future__ import annotations
+
+import os
+import types
+from collections import deque
+from multiprocessing import context as _context
+from multiprocessing import reduction as _reduction
+from multiprocessing import util as _util
+from queue import Empty as Empty
+from queue import Full as Full
+from typing import Any
+
+from goslings._goslings import Mutex, _outside_event, go
+from goslings.compat.multiprocessing._ready import ready
+from goslings.compat.multiprocessing.connection import Messages, message_pair
+from goslings.compat.multiprocessing.synchronize import SEM_VALUE_MAX
+
+__all__ = ["JoinableQueue", "Queue", "SimpleQueue"]
+
+_ForkingPickler: Any = _reduction.ForkingPickler
+
+
+class _Outbox:
+    """What a process has put and the socket has not taken yet. Sent in order, by one goroutine at a time."""
+
+    def __init__(self, writer: Messages) -> None:
+        self._writer = writer
+        self._waiting: deque[Any] = deque()
+        self._lock = Mutex()
+        self._sent = _outside_event()
+        self._sent.set()
+        self._pid = os.getpid()
+
+    def send(self, data: Any) -> None:
+        self._lock._lock_here()
+        try:
+            if not self._waiting and self._writer.try_send_bytes(data):
+                return
+            self._waiting.append(data)
+            if len(self._waiting) > 1:
+                return
+            self._sent = _outside_event()
+        finally:
+            self._lock.unlock()
+        go(self._drain, self._sent)
+
+    def _drain(self, sent: Any) -> None:
+        try:
+            while True:
+                self._lock._lock_here()
+                try:
+                    while self._waiting and self._writer.try_send_bytes(self._waiting[0]):
+                        self._waiting.popleft()
+                    if not self._waiting:
+                        return
+                finally:
+                    self._lock.unlock()
+                ready(self._writer.fileno(), True, None)
+        except OSError:
+            self._waiting.clear()  # nobody is left to read, or the queue was broken on purpose
+        finally:
+            sent.set()
+
+    def join(self) -> None:
+        """Waits until everything was sent. Blocks."""
+        if self._pid == os.getpid():
+            self._sent.wait()
+
+
+class Queue:
+    """As `multiprocessing.Queue`."""
+
+    def __init__(self, maxsize: int = 0, *, ctx: Any) -> None:
+        self._bounded = maxsize > 0
+        self._maxsize = maxsize if maxsize > 0 else SEM_VALUE_MAX
+        self._reader, self._writer = message_pair()
+        self._sem = ctx.Semaphore(maxsize if maxsize > 0 else 0)
+        self._opid = os.getpid()
+        self._ignore_epipe = False
+        self._reset()
+        _util.register_after_fork(self, Queue._reset)
+
+    def __getstate__(self) -> Any:
+        _context.assert_spawning(self)
+        return (self._ignore_epipe, self._maxsize, self._bounded, self._reader, self._writer, self._sem, self._opid)
+
+    def __setstate__(self, state: Any) -> None:
+        self._ignore_epipe, self._maxsize, self._bounded, self._reader, self._writer, self._sem, self._opid = state
+        self._reset()
+
+    def _reset(self) -> None:
+        self._outbox = _Outbox(self._writer)
+        self._closed = False
+        self._used = False
+        self._join: Any = None
+        self._join_cancelled = False
+
+    def _check(self) -> None:
+        if self._closed:
+            raise ValueError(f"Queue {self!r} is closed")
+
+    def put(self, obj: Any, block: bool = True, timeout: float | None = None) -> None:
+        """Puts an item. Blocks while a bounded queue is full; then raises Full. Never blocks on another."""
+        self._check()
+        if self._bounded and not self._sem.acquire(block, timeout):
+            raise Full
+        try:
+            data = _ForkingPickler.dumps(obj)
+        except Exception as error:
+            if self._bounded:
+                self._sem.release()
+            self._on_queue_feeder_error(error, obj)
+            return
+        self._put(data)
+
+    def _put(self, data: Any) -> None:
+        if not self._bounded:
+            self._sem.release()
+        self._used = True
+        try:
+            self._outbox.send(data)
+        except BrokenPipeError:
+            if not self._ignore_epipe:
+                raise
+        if self._join is None and not self._join_cancelled and not self._outbox._sent.is_set():
+            self._join = _util.Finalize(self, _Outbox.join, [self._outbox], exitpriority=-5)
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Any:
+        """Takes an item. Blocks while there is none; then raises Empty."""
+        self._check()
+        data = self._reader.next_bytes(timeout) if block else self._reader.try_recv_bytes()
+        if data is None:
+            raise Empty
+        if self._bounded:
+            self._sem.release()
+        else:
+            self._sem.acquire(False)
+        return _ForkingPickler.loads(data)
+
+    def qsize(self) -> int:
+        """How many items there are, more or less."""
+        value: int = self._sem.get_value()
+        return self._maxsize - value if self._bounded else value
+
+    def empty(self) -> bool:
+        """Whether there is nothing to take now."""
+        return not self._poll()
+
+    def _poll(self, timeout: float = 0.0) -> bool:
+        return self._reader.poll(timeout)
+
+    def full(self) -> bool:
+        """Whether there is no free place now."""
+        zero: bool = self._bounded and self._sem._semlock._is_zero()
+        return zero
+
+    def get_nowait(self) -> Any:
+        """As `get(False)`."""
+        return self.get(False)
+
+    def put_nowait(self, obj: Any) -> None:
+        """As `put(obj, False)`."""
+        self.put(obj, False)
+
+    def close(self) -> None:
+        """Nothing more is put or taken in this process; what was put is sent."""
+        if not self._closed:
+            self._closed = True
+            if self._outbox._sent.is_set():
+                self._close_ends()
+
+    def join_thread(self) -> None:
+        """Waits until what was put has been sent; after `close` only. Blocks."""
+        assert self._closed, f"Queue {self!r} not closed"
+        if not self._join_cancelled:
+            self._outbox.join()
+            self._close_ends()
+
+    def _close_ends(self) -> None:
+        """As the standard library's feeder does at its end, which begins with the first `put`."""
+        if self._used:
+            self._reader.close()
+            self._writer.close()
+
+    def cancel_join_thread(self) -> None:
+        """At the end of this process, what was put and has no room is lost."""
+        self._join_cancelled = True
+        if self._join is not None:
+            self._join.cancel()
+
+    def _terminate_broken(self) -> None:
+        self._reader.close()
+        self._outbox._waiting.clear()
+        self.close()
+
+    @staticmethod
+    def _on_queue_feeder_error(e: BaseException, obj: Any) -> None:
+        import traceback
+
+        traceback.print_exception(e)
+
+    __class_getitem__: Any = classmethod(types.GenericAlias)
+
+
+class JoinableQueue(Queue):
+    """As `multiprocessing.JoinableQueue`."""
+
+    def __init__(self, maxsize: int = 0, *, ctx: Any) -> None:
+        super().__init__(maxsize, ctx=ctx)
+        self._unfinished_tasks = ctx.Semaphore(0)
+        self._cond = ctx.Condition()
+
+    def __getstate__(self) -> Any:
+        return super().__getstate__(), self._cond, self._unfinished_tasks
+
+    def __setstate__(self, state: Any) -> None:
+        state, self._cond, self._unfinished_tasks = state
+        super().__setstate__(state)
+
+    def _put(self, data: Any) -> None:
+        with self._cond:
+            super()._put(data)
+            self._unfinished_tasks.release()
+
+    def task_done(self) -> None:
+        """Says that an item that was taken is done with."""
+        with self._cond:
+            if not self._unfinished_tasks.acquire(False):
+                raise ValueError("task_done() called too many times")
+            if self._unfinished_tasks._semlock._is_zero():
+                self._cond.notify_all()
+
+    def join(self) -> None:
+        """Waits until every item that was put is done with. Blocks."""
+        with self._cond:
+            if not self._unfinished_tasks._semlock._is_zero():
+                self._cond.wait()
+
+
+class _NoLock:
+    """Stands where the standard library's code expects a lock that is not needed here."""
+
+    def acquire(self, block: bool = True, timeout: float | None = None) -> bool:
+        return True
+
+    def release(self) -> None:
+        pass
+
+    def __enter__(self) -> bool:
+        return True
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+
+class SimpleQueue:
+    """As `multiprocessing.SimpleQueue`."""
+
+    def __init__(self, *, ctx: Any) -> None:
+        self._reader, self._writer = message_pair()
+        self._rlock = self._wlock = _NoLock()
+
+    def close(self) -> None:
+        """Closes both ends here."""
+        self._reader.close()
+        self._writer.close()
+
+    def empty(self) -> bool:
+        """Whether there is nothing to take now."""
+        return not self._reader.poll()
+
+    def __getstate__(self) -> Any:
+        _context.assert_spawning(self)
+        return self._reader, self._writer
+
+    def __setstate__(self, state: Any) -> None:
+        self._reader, self._writer = state
+        self._rlock = self._wlock = _NoLock()
+
+    def _poll(self, timeout: float = 0.0) -> bool:
+        return self._reader.poll(timeout)
+
+    def get(self) -> Any:
+        """Takes an item. Blocks while there is none."""
+        return _ForkingPickler.loads(self._reader.next_bytes())
+
+    def put(self, obj: Any) -> None:
+        """Puts an item. Blocks while the system has no room for it."""
+        self._writer._send_bytes(_ForkingPickler.dumps(obj))
+
+    __class_getitem__: Any = classmethod(types.GenericAlias)
