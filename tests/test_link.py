@@ -70,9 +70,14 @@ def echo(link: Link) -> None:
                 os.close(fd)
 
 
-def open_files() -> int:
+def open_inodes() -> set[int]:
+    """The files that this process has open. (How many there are depends on what other tests have left.)"""
     gc.collect()
-    return len(os.listdir("/proc/self/fd"))
+    inodes = set()
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            inodes.add(os.fstat(int(name)).st_ino)
+    return inodes
 
 
 # Messages
@@ -244,6 +249,19 @@ def test_a_sender_waits_for_room(pair: Pair) -> None:
     sender.result(SECONDS)
 
 
+def test_not_much_more_is_on_its_way_than_was_asked_for(pair: Pair) -> None:
+    one, other = pair
+    for size in (100_000, 1 << 20, 10 << 20):
+        sent = 0
+        with pytest.raises(TimeoutError):
+            while True:
+                one.send([bytes(size)], timeout=0)
+                sent += 1
+        assert sent >= 3 and (sent <= 4 or sent * size <= 20 << 20)
+        for _ in range(sent):
+            assert len(other.recv(SECONDS)[0]) == size
+
+
 def test_time_limits(pair: Pair) -> None:
     one, other = pair
     for timeout in (0, -1, 0.01):
@@ -339,17 +357,18 @@ def test_a_sender_that_waits_hears_of_the_end(pair: Pair) -> None:
 
 
 def test_a_link_that_nobody_has_is_closed() -> None:
-    before = open_files()
     a, b = socket.socketpair()
+    inodes = {os.fstat(end.fileno()).st_ino for end in (a, b)}
     one, other = Link(a.detach()), Link(b.detach())
     one.send([b"last"])
+    assert len(inodes & open_inodes()) == 2
     del one
     gc.collect()
     assert other.recv(SECONDS) == (b"last", [])
     with pytest.raises(EOFError):
         other.recv(SECONDS)
     del other
-    assert open_files() == before
+    assert not inodes & open_inodes()
 
 
 def test_a_killed_peer_has_sent_what_it_has_sent() -> None:
@@ -384,6 +403,21 @@ def test_a_peer_killed_at_any_moment_leaves_whole_messages() -> None:
                     if number == kill_at:
                         os.kill(pid, signal.SIGKILL)
             assert number >= kill_at
+
+
+def test_a_peer_that_dies_in_the_middle_of_large_messages_is_noticed() -> None:
+    def run(link: Link) -> None:
+        for _ in range(3):
+            link.recv()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    data = bytes(8 << 20)
+    with with_child(run) as (link, _):
+        with pytest.raises(BrokenPipeError):
+            for _ in range(100):
+                link.send([data])
+        with pytest.raises(EOFError):
+            link.recv(SECONDS)
 
 
 def test_who_sends_hears_that_the_peer_was_killed() -> None:

@@ -27,12 +27,17 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::sync::PoisonError;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 /// How long whoever receives looks again and again before it sleeps: about as long as the other side needs to wake up and
 /// answer.
 const SPIN: Duration = Duration::from_micros(20);
+/// After so many looks in vain one after another only one in [`PROBE`] waits begins with a look: the other side takes longer,
+/// or has no processor to run on, perhaps because of us.
+const VAIN: u32 = 3;
+/// See [`VAIN`].
+const PROBE: u32 = 16;
 /// How many looks there are between two looks at the clock.
 const LOOKS: u32 = 32;
 
@@ -85,6 +90,8 @@ pub(crate) struct Link {
     room: Owned,
     sending: End<Sender>,
     receiving: End<Receiver>,
+    /// How many waits in a row have not ended with a look.
+    vain: AtomicU32,
     /// Whether this end was closed: whatever stops a call then, that is why.
     closed: AtomicBool,
     /// Which process made it, by how many forks that descends from.
@@ -275,22 +282,28 @@ impl Link {
         received
     }
 
-    /// Looks for a while whether something comes, detached.
+    /// Looks for a while whether something comes, detached, if that is worth while.
     fn spin(&self, py: Python<'_>) {
-        detached(py, || {
-            let until = Instant::now() + SPIN;
-            loop {
-                for _ in 0..LOOKS {
-                    if !self.receiving.state().is_empty() {
-                        return;
-                    }
-                    std::hint::spin_loop();
+        // Ordering: Relaxed. A count of the one whose turn it is.
+        let vain = self.vain.load(Ordering::Relaxed);
+        let came = (vain < VAIN || vain.is_multiple_of(PROBE)) && detached(py, || self.comes_soon());
+        // Ordering: Relaxed. As above.
+        self.vain.store(if came { 0 } else { vain.wrapping_add(1) }, Ordering::Relaxed);
+    }
+
+    fn comes_soon(&self) -> bool {
+        let until = Instant::now() + SPIN;
+        loop {
+            for _ in 0..LOOKS {
+                if !self.receiving.state().is_empty() {
+                    return true;
                 }
-                if Instant::now() >= until {
-                    return;
-                }
+                std::hint::spin_loop();
             }
-        });
+            if Instant::now() >= until {
+                return false;
+            }
+        }
     }
 
     fn is_closed(&self) -> bool {
@@ -376,6 +389,7 @@ impl Link {
             room: Owned::new(room),
             sending: End::new(sender),
             receiving: End::new(receiver),
+            vain: AtomicU32::new(0),
             closed: AtomicBool::new(false),
             generation: generation(),
             watched: Leaf::new(Some(watched)),

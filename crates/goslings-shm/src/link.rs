@@ -14,7 +14,8 @@
 //! * The descriptors of a message are on the socket before its record is in the ring: who reads the record finds them.
 //! * A message is there as a whole or not at all. Whoever dies has sent what it has sent: its end of the socket comes to the
 //!   reader as the end, and the reader looks into the ring once more after it.
-//! * A message that is longer than [`INLINE_MAX`] lies in a file of its own, and its record has its length only.
+//! * A message that is longer than [`INLINE_MAX`] lies in a file of its own; its record says how long it is, and is longer than
+//!   that takes (`weight`).
 //! * After garbage nothing is read any more.
 
 use crate::forks::Watched;
@@ -111,6 +112,12 @@ pub struct Receiver {
     garbage: Option<&'static str>,
 }
 
+/// How long the record of a message of `len` bytes is. That of a long one takes room in the ring for which it has no use, so that
+/// about 16 MiB are on their way at most, or four messages: memory that nobody has asked for yet.
+fn weight(len: usize) -> usize {
+    if len > INLINE_MAX { (len / 64).clamp(8, INLINE_MAX) } else { len }
+}
+
 /// Both ends of a link over `socket`, which is one of a connected pair of stream sockets, and the descriptor that can be read
 /// when there may be room for more.
 ///
@@ -145,7 +152,7 @@ impl Sender {
         socket: BorrowedFd<'_>,
         room: BorrowedFd<'_>,
     ) -> Result<Option<()>, LinkError> {
-        let len = if len > INLINE_MAX { 8 } else { len };
+        let len = weight(len);
         self.look_for_reader(socket)?;
         if self.ring.has_room(len)? {
             return Ok(Some(()));
@@ -188,9 +195,9 @@ impl Sender {
     pub fn commit(&mut self, socket: BorrowedFd<'_>, len: usize, parts: &[Source<'_>], fds: usize) {
         let fds = u16::try_from(fds).expect("no more than FDS_MAX descriptors");
         if len > INLINE_MAX {
-            self.ring.push(APART, fds, &[Source::from(&(len as u64).to_le_bytes()[..])]);
+            self.ring.push(APART, fds, &[Source::from(&(len as u64).to_le_bytes()[..])], weight(len));
         } else {
-            self.ring.push(INLINE, fds, parts);
+            self.ring.push(INLINE, fds, parts, 0);
         }
         if self.ring.must_ring() && !socket::ring(socket) {
             self.gone = true;
@@ -234,7 +241,7 @@ impl Receiver {
             if let Some(record) = self.record()? {
                 return match record.kind {
                     INLINE => Ok(Some(record.len)),
-                    APART if record.len == 8 && record.fds > 0 => Ok(Some(0)),
+                    APART if record.len >= 8 && record.fds > 0 => Ok(Some(0)),
                     _ => self.refuse("a record of an unknown kind"),
                 };
             }

@@ -197,9 +197,10 @@ impl<M: Memory> Producer<M> {
         Ok(self.capacity - (self.tail - self.head) >= wanted)
     }
 
-    /// Writes a record, for which there is room.
-    pub(crate) fn push(&mut self, kind: u16, fds: u16, parts: &[Source<'_>]) {
-        let len: usize = parts.iter().map(Source::len).sum();
+    /// Writes a record, for which there is room. Its length is that of all parts, or `at_least` if that is more; what is beyond
+    /// the parts is whatever was there.
+    pub(crate) fn push(&mut self, kind: u16, fds: u16, parts: &[Source<'_>], at_least: usize) {
+        let len = parts.iter().map(Source::len).sum::<usize>().max(at_least);
         assert!(self.capacity - (self.tail - self.head) >= span(len), "no room");
         let words = self.memory.words();
         let mask = words.len() - 1;

@@ -48,7 +48,7 @@ fn send(ring: &mut Producer<Heap>, kind: u16, part: &[u8], records: &Bell, room:
         }
         room.wait();
     }
-    ring.push(kind, 0, &[Source::from(part)]);
+    ring.push(kind, 0, &[Source::from(part)], 0);
     if ring.must_ring() {
         records.ring();
     }
@@ -111,7 +111,7 @@ fn loom_a_record_is_whole() {
         let writer = thread::spawn(move || {
             for kind in 1..3 {
                 assert_eq!(producer.has_room(16), Ok(true));
-                producer.push(kind, 0, &[Source::from(&[kind as u8; 16][..])]);
+                producer.push(kind, 0, &[Source::from(&[kind as u8; 16][..])], 0);
             }
         });
         for kind in 1..3 {

@@ -52,7 +52,7 @@ fn what_is_written_comes_out_however_it_is_cut() {
         let first = random.below(len + 1);
         let second = first + random.below(len - first + 1);
         let parts = [&bytes[..first], &bytes[first..second], &bytes[second..]].map(Source::from);
-        producer.push(round as u16, 3, &parts);
+        producer.push(round as u16, 3, &parts, 0);
         waiting.push_back(bytes);
     }
 }
@@ -68,7 +68,7 @@ fn a_writer_and_a_reader_at_the_same_time() {
             while !producer.has_room(bytes.len()).expect("a decent reader") {
                 std::thread::yield_now();
             }
-            producer.push(1, 0, &[Source::from(&bytes[..])]);
+            producer.push(1, 0, &[Source::from(&bytes[..])], 0);
         }
     });
     for number in 0..count {
@@ -87,7 +87,7 @@ fn a_writer_and_a_reader_at_the_same_time() {
 #[test]
 fn a_record_that_was_not_finished_is_not_there() {
     let (mut producer, mut consumer, memory) = ring(256);
-    producer.push(1, 0, &[Source::from(&b"whole"[..])]);
+    producer.push(1, 0, &[Source::from(&b"whole"[..])], 0);
     // What a writer has done that dies before its last step.
     let at = (producer.tail / 8) as usize;
     memory.words()[at].store(16, Ordering::Relaxed);
@@ -117,7 +117,7 @@ fn positions_that_cannot_be_are_garbage() {
     for head in [16 * 20, u64::MAX, u64::MAX - 15, 8] {
         let (mut producer, _consumer, memory) = ring(256);
         while producer.has_room(0).expect("a decent reader") {
-            producer.push(1, 0, &[]);
+            producer.push(1, 0, &[], 0);
         }
         memory.header().head.0.store(head, Ordering::Relaxed);
         assert!(producer.has_room(0).is_err(), "head {head}");
@@ -162,7 +162,7 @@ fn random_bytes_do_no_harm() {
             if !garbage.0 {
                 let len = random.below(longest(capacity) + 1);
                 match producer.has_room(len) {
-                    Ok(true) => producer.push(1, 0, &[Source::from(&vec![1; len][..])]),
+                    Ok(true) => producer.push(1, 0, &[Source::from(&vec![1; len][..])], 0),
                     Ok(false) => producer.fall_asleep(),
                     Err(_) => garbage.0 = true,
                 }
