@@ -8,8 +8,10 @@ import os
 import re
 import socket
 import struct
+import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from typing import Any
 import goslings
 import pytest
 from goslings import chan, go, net
+from goslings._goslings import _go_at, _place, _places
 from helpers import SECONDS, check_child, count, results, state, until, waits
 
 READ, WRITE = "net read", "net write"
@@ -691,6 +694,98 @@ def test_ten_thousand_requests_on_a_hundred_connections(two_workers: None) -> No
     rounds = count(50)
     with net.serve(echo, HERE) as server:
         assert sum(results([go(talk, server.address, rounds) for _ in range(100)])) == 100 * rounds
+
+
+# Balance
+
+
+def test_long_lived_connections_are_spread_evenly_over_the_workers(two_workers: None) -> None:
+    """A hundred connections, some with much to do while the others are accepted: half of them on each worker."""
+
+    def handler(conn: net.Conn) -> None:
+        while conn.recv(1):
+            conn.send(b"%d" % _place() + b"\n")
+
+    def ask_place(conn: net.Conn) -> int:
+        conn.send(b"?")
+        return int(conn.read_until(timeout=SECONDS))
+
+    def busy(conn: net.Conn) -> None:
+        while not stop:
+            ask_place(conn)
+
+    stop = False
+    conns: list[net.Conn] = []
+    with net.serve(handler, HERE) as server:
+        try:
+            talking = []
+            for number in range(100):
+                conns.append(net.dial(server.address))
+                ask_place(conns[-1])
+                if number % 25 == 0:
+                    talking.append(go(busy, conns[-1]))
+            stop = True
+            results(talking)
+            places = Counter(map(ask_place, conns))
+            # A worker that the system lets wait for long counts as held up, and others take its place: a few of 100.
+            (first, most), (_, least) = places.most_common(2)
+            assert (most, least) == (50, 50) or min(most, least) >= 40, places
+            # When those of one worker have ended, the next ones go there.
+            for conn in [conn for conn in conns if ask_place(conn) == first]:
+                conn.close()
+                conns.remove(conn)
+            until(lambda: server.connections == len(conns))
+            new = [net.dial(server.address) for _ in range(20)]
+            conns += new
+            assert Counter(map(ask_place, new))[first] >= 15
+        finally:
+            stop = True
+            for conn in conns:
+                conn.close()
+
+
+def test_connections_do_not_wait_for_a_worker_that_is_held_up(two_workers: None) -> None:
+    """A handler that holds its worker in a foreign call: those that come then are served by the others."""
+    hold, holding = threading.Event(), threading.Event()
+
+    def handler(conn: net.Conn) -> None:
+        if conn.recv(1) == b"h":
+            holding.set()
+            hold.wait(SECONDS)
+        conn.send(b"fine")
+
+    with net.serve(handler, HERE) as server, net.dial(server.address) as held:
+        try:
+            held.send(b"h")
+            assert holding.wait(SECONDS)
+            with ThreadPoolExecutor(6) as clients:
+                assert list(clients.map(ask_for, [server.address] * 12)) == [b"fine"] * 12
+            assert not hold.is_set()
+        finally:
+            hold.set()
+        assert held.read_exactly(4, timeout=SECONDS) == b"fine"
+
+
+def test_a_goroutine_that_is_placed_starts_there_or_where_others_do(two_workers: None) -> None:
+    here = [_go_at(place, _place).result(SECONDS) for place in (0, 1, 1, 0, 1)]
+    assert here == [0, 1, 1, 0, 1]
+    assert _go_at(200, _place).result(SECONDS) in (0, 1), "there is no such worker"
+    assert _place() == -1
+    locked, parked = goslings.Event(), goslings.Event()
+
+    def lock() -> int:
+        goslings.lock_os_thread()
+        locked.set()
+        parked.wait()
+        return _place()
+
+    locking = _go_at(1, lock)
+    assert locked.wait(SECONDS)
+    # Nobody starts on a thread that is somebody's own; a spare worker comes instead.
+    assert 1 not in _places()
+    assert _go_at(1, _place).result(SECONDS) != 1
+    parked.set()
+    assert locking.result(SECONDS) == 1
 
 
 def test_the_examples_of_the_documentation_are_true() -> None:

@@ -49,6 +49,7 @@ __all__ = [
     "_can_preempt",
     "_detect_deadlocks",
     "_failure",
+    "_go_at",
     "_held",
     "_http_head",
     "_kernel",
@@ -58,6 +59,8 @@ __all__ = [
     "_now",
     "_outside_event",
     "_own_locals",
+    "_place",
+    "_places",
     "_prepare",
     "_put_back",
     "_recv_idle",
@@ -1049,6 +1052,15 @@ def _prepare[T](
     """Makes a goroutine that `_start` starts; it counts in `group` until its end. Calls `watcher(goroutine)` at
     its end, before anybody else hears of it. Cancelled before it was started, it ends at once.
     """
+
+def _go_at[*Ts, T](worker: int, fn: Callable[[*Ts], T], /, *args: *Ts) -> Goroutine[T]:
+    """Starts `fn(*args)` on the worker of that number, if it starts goroutines; else as `go`."""
+
+def _places() -> list[int]:
+    """The numbers of the workers that start goroutines now, those that sleep first."""
+
+def _place() -> int:
+    """The number of the worker that runs this; -1 on a plain thread."""
 
 def _start(goroutine: Goroutine[Any]) -> bool:
     """Starts a goroutine made by `_prepare`; False if it has been started or cancelled already."""

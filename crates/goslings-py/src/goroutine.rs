@@ -132,6 +132,10 @@ pub(crate) fn launch_in(
     Ok(handle)
 }
 
+fn no_thread() -> PyErr {
+    PyRuntimeError::new_err("cannot start a goroutine: the system refuses a new thread")
+}
+
 fn spawn(py: Python<'_>, bubble: Option<&Arc<Bubble>>, handle: &Py<Goroutine>, id: u64) -> PyResult<()> {
     if let Some(bubble) = bubble {
         bubble::keep(py, bubble, handle, handle.get().function_name(py));
@@ -140,8 +144,45 @@ fn spawn(py: Python<'_>, bubble: Option<&Arc<Bubble>>, handle: &Py<Goroutine>, i
     let spawned = goslings::spawn_in(bubble, id, job, data, |task| handle.get().task.set(Arc::clone(task)));
     match spawned {
         Ok(()) => Ok(()),
-        Err(_) => Err(PyRuntimeError::new_err("cannot start a goroutine: the system refuses a new thread")),
+        Err(_) => Err(no_thread()),
     }
+}
+
+/// Starts `fn(*args)` on the worker of that number, if it starts goroutines; else as `go`.
+#[pyfunction]
+#[pyo3(name = "_go_at", signature = (worker, r#fn, /, *args))]
+pub(crate) fn go_at(
+    py: Python<'_>,
+    worker: usize,
+    r#fn: Bound<'_, PyAny>,
+    args: Bound<'_, PyTuple>,
+) -> PyResult<Py<Goroutine>> {
+    operation(py, "go", On::Anything)?;
+    if goslings::bubble::current().is_some() {
+        return launch_in(py, goslings::bubble::current().as_ref(), r#fn, args, None, None);
+    }
+    let (start, stackless) = prepared(py, r#fn, args, None)?;
+    let handle = host::new_handle(py, Goroutine::new(start, stackless, None, host::caller(py, 0)))?;
+    let (job, data) = host::job(handle.clone_ref(py), stackless);
+    let spawned = goslings::spawn_at(worker, Task::reserve_id(), job, data, |task| {
+        handle.get().task.set(Arc::clone(task));
+    });
+    spawned.map_err(|_| no_thread())?;
+    Ok(handle)
+}
+
+/// The numbers of the workers that start goroutines now, those that sleep first.
+#[pyfunction]
+#[pyo3(name = "_places")]
+pub(crate) fn places() -> Vec<usize> {
+    goslings::places()
+}
+
+/// The number of the worker that runs this; -1 on a plain thread.
+#[pyfunction]
+#[pyo3(name = "_place")]
+pub(crate) fn place() -> isize {
+    goslings::current_place().map_or(-1, usize::cast_signed)
 }
 
 /// Makes a goroutine that [`start_prepared`] starts later. It counts in `group` from now on until its end, of

@@ -83,8 +83,8 @@ mod module {
     use crate::event::{Event, outside_event};
     #[pymodule_export]
     use crate::goroutine::{
-        Goroutine, current, go, goexit, gomaxprocs, gosched, held, lock_os_thread, num_goroutine,
-        set_slice_ms, set_warn_ms, start_default, stats, unlock_os_thread,
+        Goroutine, current, go, go_at, goexit, gomaxprocs, gosched, held, lock_os_thread, num_goroutine,
+        place, places, set_slice_ms, set_warn_ms, start_default, stats, unlock_os_thread,
     };
     #[pymodule_export]
     use crate::group::{failure, may_block, prepare, start};

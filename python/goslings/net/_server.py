@@ -4,11 +4,26 @@ from __future__ import annotations
 
 import logging
 import ssl
+from collections import defaultdict
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
-from goslings._goslings import Conn, Event, Goroutine, Listener, Mutex, Semaphore, WaitGroup, current, go, sleep
+from goslings._goslings import (
+    Conn,
+    Event,
+    Goroutine,
+    Listener,
+    Mutex,
+    Semaphore,
+    WaitGroup,
+    _go_at,
+    _place,
+    _places,
+    current,
+    go,
+    sleep,
+)
 from goslings.net._address import Address
 from goslings.net._listen import listen
 from goslings.net._tls import HANDSHAKE_SECONDS, TlsConn
@@ -37,8 +52,9 @@ class Server:
         self._address = listener.address
         self._grace = grace
         self._room = None if connections is None else Semaphore(connections)
-        # Changed by single operations only, which need no lock; what follows a cancellation must not wait for one.
-        self._live: dict[Conn, Goroutine[Any] | None] = {}
+        # The connections of each worker. Changed by single operations only, which need no lock; what follows a
+        # cancellation must not wait for one.
+        self._live: defaultdict[int, dict[Conn, Goroutine[Any] | None]] = defaultdict(dict)
         self._group = WaitGroup()
         self._accepted = 0
         self._stopping = self._forced = False
@@ -65,12 +81,19 @@ class Server:
             pause = _BACKOFF[0]
             self._accepted += 1
             self._group.add(1)
-            self._live[conn] = None
-            go(self._run, conn)
+            # A goroutine stays on its worker. Left to whoever is idle, most would begin, and stay, where they are
+            # accepted.
+            place = min(_places(), key=lambda place: len(self._live[place]))
+            self._live[place][conn] = None
+            _go_at(place, self._run, conn, place)
 
-    def _run(self, conn: Conn) -> None:
+    def _run(self, conn: Conn, place: int) -> None:
         try:
-            self._live[conn] = current()
+            if (here := _place()) != place:
+                # That worker was held up, and another one has come.
+                self._live[here][conn] = self._live[place].pop(conn)
+                place = here
+            self._live[place][conn] = current()
             with conn:
                 if not isinstance(conn, TlsConn) or self._greeted(conn):
                     self._handler(conn)
@@ -79,7 +102,7 @@ class Server:
             if not self._forced:
                 raise
         finally:
-            del self._live[conn]
+            del self._live[place][conn]
             if self._room is not None:
                 self._room.release()
             self._group.done()
@@ -101,7 +124,7 @@ class Server:
     @property
     def connections(self) -> int:
         """How many connections are being served."""
-        return len(self._live)
+        return sum(map(len, self._live.copy().values()))
 
     @property
     def accepted(self) -> int:
@@ -134,12 +157,14 @@ class Server:
             finished = self._group.wait(self._grace if grace is None else grace)
             if not finished:
                 self._forced = True
-                for conn in list(self._live):
-                    conn.close()
+                for lives in self._live.copy().values():
+                    for conn in list(lives):
+                        conn.close()
                 if not self._group.wait(_MOMENT):
-                    for goroutine in list(self._live.values()):
-                        if goroutine is not None:
-                            goroutine.cancel("the server shuts down")
+                    for lives in self._live.copy().values():
+                        for goroutine in list(lives.values()):
+                            if goroutine is not None:
+                                goroutine.cancel("the server shuts down")
                     self._group.wait(_MOMENT)
             self._ended.set()
             return finished
@@ -153,7 +178,7 @@ class Server:
         self.shutdown()
 
     def __repr__(self) -> str:
-        state = "ended" if self._ended.is_set() else "stopping" if self._stopping else f"{len(self._live)} connections"
+        state = "ended" if self._ended.is_set() else "stopping" if self._stopping else f"{self.connections} connections"
         return f"<goslings.net.Server {self._address!r}, {state}>"
 
 

@@ -163,6 +163,55 @@ pub fn spawn_in(
     Ok(())
 }
 
+/// The same, in no bubble, and started by this worker, so that it will live there; by another one if this one is held up,
+/// or one too many. For those who know better where to than who happens to be idle.
+///
+/// # Errors
+/// As [`spawn_with`].
+pub fn spawn_at(
+    index: usize,
+    id: u64,
+    job: Job,
+    host_data: *mut (),
+    before: impl FnOnce(&Arc<Task>),
+) -> Result<(), NoThread> {
+    let runtime = runtime();
+    let wanted = index.saturating_add(1).min(runtime.takers());
+    for _ in runtime.worker_count()..wanted {
+        // Those that cannot be had are not waited for.
+        let _ = runtime.grow();
+    }
+    let Some(home) = runtime.worker(index).filter(|home| index < runtime.takers() && !home.is_out()) else {
+        return spawn_in(None, id, job, host_data, before);
+    };
+    let task = Task::new(id, job, host_data, None);
+    before(&task);
+    runtime.count_injected();
+    home.placed.push(Fresh(Arc::into_raw(task)));
+    home.bed.wake();
+    // Its fence is between the push and this look: who finds it away later finds the goroutine, too.
+    if home.is_out() {
+        runtime.work_for_anybody();
+    }
+    Ok(())
+}
+
+/// The workers that start goroutines now, those that sleep first. Some may not exist yet.
+#[must_use]
+pub fn places() -> Vec<usize> {
+    let runtime = runtime();
+    let here = |index: &usize| runtime.worker(*index).is_none_or(|shared| !shared.is_out());
+    let mut places: Vec<usize> = (0..runtime.takers()).filter(here).collect();
+    places.sort_by_key(|&index| runtime.worker(index).is_some_and(|shared| !shared.bed.is_taken()));
+    places
+}
+
+/// The worker whose thread this is, by its number in [`places`].
+#[must_use]
+pub fn current_place() -> Option<usize> {
+    worker::current().map(Worker::index)
+}
+
 /// The goroutine that this code runs in.
 #[inline]
 pub(crate) fn current_task() -> Option<&'static Task> {
@@ -492,7 +541,7 @@ pub(crate) fn asleep(turns: &mut Vec<u64>) -> Option<usize> {
     for index in 0..workers {
         let shared = runtime.worker(index)?;
         turns.push(u64::from(shared.bed.asleep()?));
-        if !shared.inbox.is_empty() {
+        if !shared.inbox.is_empty() || !shared.placed.is_empty() {
             return None;
         }
     }
@@ -620,8 +669,7 @@ impl Runtime {
     fn count_takers(&self) -> usize {
         let mut here = 0;
         for index in 0..PROCS_MAX {
-            let away =
-                self.worker(index).is_some_and(|shared| shared.watch.is_away() || shared.watch.is_locked());
+            let away = self.worker(index).is_some_and(Shared::is_out);
             here += usize::from(!away);
             if here == self.procs() {
                 return index + 1;
@@ -656,7 +704,7 @@ impl Runtime {
         !self.injector.is_empty()
             || (0..self.worker_count())
                 .filter_map(|index| self.worker(index))
-                .any(|shared| !shared.stealer.is_empty())
+                .any(|shared| !shared.stealer.is_empty() || (shared.is_out() && !shared.placed.is_empty()))
     }
 
     /// A goroutine that anybody may start was queued: see that somebody looks for it.

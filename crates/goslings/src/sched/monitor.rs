@@ -417,6 +417,10 @@ impl Rounds {
         self.conclude(slice);
         if changed {
             runtime.refresh_takers();
+            if runtime.has_fresh() {
+                // What was placed where nobody comes for it.
+                runtime.work_for_anybody();
+            }
         }
         // The spares may be held up in the same way: see soon whether they are.
         let hurry = unserved && runtime.takers() > runtime.procs() && runtime.takers() < super::PROCS_MAX;
@@ -481,7 +485,8 @@ impl Rounds {
         };
         let long = held >= slice;
         // Ordering: Relaxed. Hints.
-        let waits_here = watch.waiting.load(Ordering::Relaxed) || !shared.inbox.is_empty();
+        let waits_here =
+            watch.waiting.load(Ordering::Relaxed) || !shared.inbox.is_empty() || !shared.placed.is_empty();
         if long {
             if let Some(handed) = shared.take_handed() {
                 // It needs no stack that is kept here: let it run elsewhere.

@@ -14,7 +14,7 @@ use crate::clock::{self, now};
 use crate::host::host;
 use crate::net::NetPoll;
 use crate::task::{Fiber, Step, Switch, Task};
-use crossbeam_deque::{Steal, Stealer, Worker as Deque};
+use crossbeam_deque::{Injector, Steal, Stealer, Worker as Deque};
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::ptr;
@@ -51,6 +51,9 @@ pub(crate) struct Shared {
     pub(crate) inbox: Inbox,
     pub(crate) bed: Bed,
     pub(crate) stealer: Stealer<Fresh>,
+    /// Goroutines that have not started and are to start here: see `spawn_at`. They are anybody's while the worker is
+    /// away or locked.
+    pub(super) placed: Injector<Fresh>,
     pub(crate) counts: Counts,
     pub(crate) watch: Watch,
     /// The goroutine without a stack that was woken last by the one that runs here: next in turn, unless somebody
@@ -59,6 +62,26 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
+    /// Whether others start what was placed here.
+    pub(super) fn is_out(&self) -> bool {
+        self.watch.is_away() || self.watch.is_locked()
+    }
+
+    /// The oldest goroutine that was placed here.
+    #[inline]
+    fn take_placed(&self) -> Option<Fresh> {
+        if self.placed.is_empty() {
+            return None;
+        }
+        loop {
+            match self.placed.steal() {
+                Steal::Success(task) => return Some(task),
+                Steal::Empty => return None,
+                Steal::Retry => std::hint::spin_loop(),
+            }
+        }
+    }
+
     /// Takes out whoever is next in turn here and may run anywhere.
     #[inline]
     pub(super) fn take_handed(&self) -> Option<*mut Task> {
@@ -158,6 +181,7 @@ impl Worker {
             inbox: Inbox::new(),
             bed: Bed::new(),
             stealer: fresh.stealer(),
+            placed: Injector::new(),
             counts: Counts::default(),
             watch: Watch::new(),
             handed: AtomicPtr::new(ptr::null_mut()),
@@ -188,6 +212,11 @@ impl Worker {
     #[inline]
     pub(crate) fn current_task(&self) -> *const Task {
         self.current.get()
+    }
+
+    /// Its number.
+    pub(super) fn index(&self) -> usize {
+        self.index
     }
 
     /// The thread's life. Counted as searching from the start.
@@ -356,19 +385,19 @@ impl Worker {
         self.shared.bed.awaited_net().is_some_and(NetPoll::look)
     }
 
-    /// A goroutine out of the worker's own deque.
+    /// A goroutine that was placed here, or out of the worker's own deque.
     fn own_fresh(&self) -> Option<*mut Task> {
         if self.shared.watch.is_locked() {
             return None;
         }
-        self.fresh.pop().map(|task| task.0.cast_mut())
+        self.shared.take_placed().or_else(|| self.fresh.pop()).map(|task| task.0.cast_mut())
     }
 
     fn find_fresh(&self) -> Option<*mut Task> {
         if self.shared.watch.is_locked() {
             return None;
         }
-        let fresh = self.fresh.pop().or_else(|| {
+        let fresh = self.shared.take_placed().or_else(|| self.fresh.pop()).or_else(|| {
             if !self.takes_fresh() {
                 return None;
             }
@@ -394,6 +423,12 @@ impl Worker {
             let victim = self.runtime.worker((start + offset) % workers)?;
             if ptr::eq(victim, self.shared) {
                 continue;
+            }
+            if victim.is_out()
+                && let Some(task) = victim.take_placed()
+            {
+                self.shared.counts.stolen.add_one();
+                return Some(task);
             }
             loop {
                 match victim.stealer.steal_batch_and_pop(&self.fresh) {
@@ -680,6 +715,9 @@ impl Worker {
 
     fn sees_work(&self) -> bool {
         if !self.shared.inbox.is_empty() || self.runtime.is_stopping() {
+            return true;
+        }
+        if !self.shared.placed.is_empty() && !self.shared.watch.is_locked() {
             return true;
         }
         self.takes_fresh() && self.runtime.has_fresh()
