@@ -217,7 +217,7 @@ def test_connections_are_accepted(family: int, tmp_path: Any) -> None:
         with socket.socket(fileno=fd) as accepted:
             assert address == client.getsockname() == accepted.getpeername()
             assert not accepted.get_inheritable()
-            assert not os.get_blocking(fd)
+            assert os.get_blocking(fd)
         with pytest.raises(BlockingIOError):
             sock_accept(server.fileno(), 0)
 

@@ -361,6 +361,31 @@ places(unix)
     )
 
 
+def test_a_call_asks_the_socket_for_its_number_when_it_has_begun() -> None:
+    """A number that was asked for before could be another file's by the time of the wait."""
+    check_child(
+        """
+        from goslings._goslings import sock_recv, wait_fd
+
+        class Closed:
+            def fileno(self):
+                asked.append(1)
+                return -1  # as one that was closed just now
+
+        asked = []
+        one = Closed()
+        for call in (lambda: sock_recv(one, 10), lambda: wait_fd(one, False)):
+            try:
+                call()
+            except OSError as error:
+                assert error.errno == 9, error
+            else:
+                raise AssertionError
+        assert len(asked) == 2
+        """
+    )
+
+
 def test_many_accept_from_one_listener() -> None:
     check_child(
         BEGIN

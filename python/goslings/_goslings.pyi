@@ -5,6 +5,7 @@ from collections.abc import Buffer, Callable, Coroutine, Generator, Iterable, Se
 from types import GenericAlias, TracebackType
 from typing import Any, Literal, NoReturn, Self, SupportsIndex, final, overload
 
+from _typeshed import FileDescriptorLike
 from typing_extensions import disjoint_base
 
 __all__ = [
@@ -1099,7 +1100,7 @@ def _selected(index: int, chan: object, value: object, ok: bool) -> Selected[Any
 def _recv_idle[T](ch: chan[T], timeout: float) -> T:
     """Receives for a thread that only serves others: it does not count for deadlocks."""
 
-def wait_fd(fd: int, write: bool, timeout: float | None = None) -> bool:
+def wait_fd(fd: FileDescriptorLike, write: bool, timeout: float | None = None) -> bool:
     """Waits until `fd` can be read or written, has failed or was hung up; returns whether that came within `timeout`
     seconds.
 
@@ -1243,7 +1244,7 @@ class Link:
     def __deepcopy__(self, _memo: object) -> NoReturn: ...
     def __reduce__(self) -> NoReturn: ...
 
-def sock_recv(fd: int, n: int, flags: int = 0, timeout: float | None = None) -> bytes:
+def sock_recv(fd: FileDescriptorLike, n: int, flags: int = 0, timeout: float | None = None) -> bytes:
     """Receives at most `n` bytes from a socket; b"" at the end of what the other side sends.
 
     Tries without waiting; if there is nothing, parks the goroutine, or blocks the thread, and tries again, at most
@@ -1252,23 +1253,25 @@ def sock_recv(fd: int, n: int, flags: int = 0, timeout: float | None = None) -> 
     closed meanwhile.
     """
 
-def sock_recv_into(fd: int, buffer: Buffer, nbytes: int = 0, flags: int = 0, timeout: float | None = None) -> int:
+def sock_recv_into(
+    fd: FileDescriptorLike, buffer: Buffer, nbytes: int = 0, flags: int = 0, timeout: float | None = None
+) -> int:
     """Receives at most `nbytes` bytes (0: as many as fit) from a socket into `buffer`; returns how many. Else as
     `sock_recv`.
     """
 
-def sock_send(fd: int, data: Buffer, flags: int = 0, timeout: float | None = None) -> int:
+def sock_send(fd: FileDescriptorLike, data: Buffer, flags: int = 0, timeout: float | None = None) -> int:
     """Sends what there is room for of `data` on a socket; returns how many bytes. Waits as `sock_recv` does until there
     is some.
     """
 
-def sock_sendall(fd: int, data: Buffer, flags: int = 0, timeout: float | None = None) -> None:
+def sock_sendall(fd: FileDescriptorLike, data: Buffer, flags: int = 0, timeout: float | None = None) -> None:
     """Sends all of `data` on a socket. Waits as `sock_recv` does whenever there is no room, at most `timeout` seconds
     in all.
     """
 
-def sock_accept(fd: int, timeout: float | None = None) -> tuple[int, Any]:
-    """Accepts a connection on a listening socket: its descriptor, which does not block and is not inherited, and the
+def sock_accept(fd: FileDescriptorLike, timeout: float | None = None) -> tuple[int, Any]:
+    """Accepts a connection on a listening socket: its descriptor, which blocks and is not inherited, and the
     address of the other side, as `socket` has it for IPv4, IPv6 and Unix sockets; for others, the bytes of the
     sockaddr.
 
@@ -1376,7 +1379,7 @@ def _sleep_here(seconds: float) -> None:
     there.
     """
 
-def _wait_fd_here(fd: int, write: bool, timeout: float | None = None) -> bool:
+def _wait_fd_here(fd: FileDescriptorLike, write: bool, timeout: float | None = None) -> bool:
     """As `wait_fd`, wherever it is called: in a coroutine that runs in a goroutine, too, which then holds up others
     there.
     """

@@ -19,6 +19,8 @@ from typing import Any
 
 RESOURCES = ["subprocess", "cpu", "walltime"]
 """What the tests may use: no network but the loopback device, nothing large."""
+LOOPBACK = {"test.test_socketserver"}
+"""Those who ask for the network, and use the loopback device alone."""
 
 
 def flat(suite: unittest.TestSuite) -> Iterator[unittest.TestCase]:
@@ -97,7 +99,7 @@ def main() -> None:
         )
 
     support: Any = importlib.import_module("test.support")
-    support.use_resources = RESOURCES
+    support.use_resources = [*RESOURCES, "network"] if asked["module"] in LOOPBACK else RESOURCES
     support.verbose = 0
 
     def tell(*what: Any) -> None:

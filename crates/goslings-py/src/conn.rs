@@ -579,7 +579,7 @@ pub(crate) struct Listener {
 }
 
 fn accept_one(fd: i32, tcp: bool) -> io::Result<OwnedFd> {
-    let (new, _) = net::accept(fd)?;
+    let (new, _) = net::accept(fd, false)?;
     if tcp {
         net::no_delay(&new);
     }
@@ -593,7 +593,7 @@ impl Listener {
             move |caller| {
                 polled::attempt_owned(
                     owned,
-                    Direction::Read,
+                    Direction::Accept,
                     move || wait,
                     move |fd| accept_one(fd, tcp),
                     caller,
@@ -623,7 +623,7 @@ impl Listener {
     #[pyo3(signature = (timeout = None))]
     fn accept(&self, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Conn> {
         let wait = begin(py, "Listener.accept", "listener.aaccept()", timeout)?;
-        let new = self.owned.attempt(Direction::Read, || wait, false, |fd| accept_one(fd, self.tcp));
+        let new = self.owned.attempt(Direction::Accept, || wait, false, |fd| accept_one(fd, self.tcp));
         Ok(Conn::from_fd(new.map_err(|error| failed(py, error))?, self.tcp))
     }
 
@@ -663,7 +663,7 @@ impl Listener {
 
     fn __next__(&self, py: Python<'_>) -> PyResult<Option<Conn>> {
         let wait = begin(py, "Listener.accept", "async for", None)?;
-        match self.owned.attempt(Direction::Read, || wait, false, |fd| accept_one(fd, self.tcp)) {
+        match self.owned.attempt(Direction::Accept, || wait, false, |fd| accept_one(fd, self.tcp)) {
             Ok(new) => Ok(Some(Conn::from_fd(new, self.tcp))),
             Err(NetError::Closed) => Ok(None),
             Err(error) => Err(failed(py, error)),

@@ -11,12 +11,22 @@ use crate::timeout::{from_seconds, seconds, wait};
 use goslings::net::{self, Address, Direction, NetError};
 use goslings::{Wait, WaitError, polled};
 use pyo3::exceptions::PyValueError;
+use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyBytes, PyString};
+use pyo3::types::{PyBool, PyBytes, PyInt, PyString};
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::IntoRawFd;
 use std::os::unix::ffi::OsStrExt;
+
+/// A descriptor: its number, or that of an object with a `fileno` method, as sockets are. Such an object is asked when the
+/// call has begun, so that there is no moment in which another goroutine could close what it has said.
+pub(crate) fn descriptor(object: &Bound<'_, PyAny>) -> PyResult<i32> {
+    if object.is_instance_of::<PyInt>() {
+        return object.extract();
+    }
+    object.call_method0(intern!(object.py(), "fileno"))?.extract()
+}
 
 fn direction(write: bool) -> Direction {
     if write { Direction::Write } else { Direction::Read }
@@ -31,13 +41,13 @@ fn direction(write: bool) -> Direction {
 #[pyo3(signature = (fd, write, timeout = None))]
 pub(crate) fn wait_fd(
     py: Python<'_>,
-    fd: i32,
+    fd: &Bound<'_, PyAny>,
     write: bool,
     timeout: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<bool> {
     operation(py, "wait_fd", On::Anything)?;
     may_block(py, "_goslings.await_fd()")?;
-    match net::ready(fd, direction(write), wait(timeout)?) {
+    match net::ready(descriptor(fd)?, direction(write), wait(timeout)?) {
         Ok(()) => Ok(true),
         Err(NetError::Wait(WaitError::TimedOut)) => Ok(false),
         Err(error) => Err(errors::net(py, error)),
@@ -101,12 +111,13 @@ pub(crate) fn carry_out<R: Send>(py: Python<'_>, bytes: usize, call: impl FnOnce
 #[pyo3(signature = (fd, n, flags = 0, timeout = None))]
 pub(crate) fn sock_recv<'py>(
     py: Python<'py>,
-    fd: i32,
+    fd: &Bound<'_, PyAny>,
     n: isize,
     flags: i32,
     timeout: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyBytes>> {
     let wait = begin(py, "socket.recv", timeout)?;
+    let fd = descriptor(fd)?;
     let n = size(n, "recv")?;
     let got = net::attempt(fd, Direction::Read, wait, || {
         receive(py, n, |into| carry_out(py, n, || net::recv(fd, into, flags)))
@@ -119,13 +130,14 @@ pub(crate) fn sock_recv<'py>(
 #[pyo3(signature = (fd, buffer, nbytes = 0, flags = 0, timeout = None))]
 pub(crate) fn sock_recv_into(
     py: Python<'_>,
-    fd: i32,
+    fd: &Bound<'_, PyAny>,
     buffer: &Bound<'_, PyAny>,
     nbytes: isize,
     flags: i32,
     timeout: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<usize> {
     let wait = begin(py, "socket.recv_into", timeout)?;
+    let fd = descriptor(fd)?;
     let view = View::writable(buffer)?;
     let into = room(&view, nbytes)?;
     net::attempt(fd, Direction::Read, wait, || carry_out(py, into.len(), || net::recv(fd, into, flags)))
@@ -147,12 +159,13 @@ pub(crate) fn room(view: &View, nbytes: isize) -> PyResult<net::Bytes> {
 #[pyo3(signature = (fd, data, flags = 0, timeout = None))]
 pub(crate) fn sock_send(
     py: Python<'_>,
-    fd: i32,
+    fd: &Bound<'_, PyAny>,
     data: &Bound<'_, PyAny>,
     flags: i32,
     timeout: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<usize> {
     let wait = begin(py, "socket.send", timeout)?;
+    let fd = descriptor(fd)?;
     let view = View::of(data)?;
     let from = view.bytes();
     net::attempt(fd, Direction::Write, wait, || carry_out(py, from.len(), || net::send(fd, from, flags)))
@@ -164,12 +177,13 @@ pub(crate) fn sock_send(
 #[pyo3(signature = (fd, data, flags = 0, timeout = None))]
 pub(crate) fn sock_sendall(
     py: Python<'_>,
-    fd: i32,
+    fd: &Bound<'_, PyAny>,
     data: &Bound<'_, PyAny>,
     flags: i32,
     timeout: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<()> {
     let wait = begin(py, "socket.sendall", timeout)?;
+    let fd = descriptor(fd)?;
     let view = View::of(data)?;
     let mut left = view.bytes();
     while !left.is_empty() {
@@ -181,8 +195,8 @@ pub(crate) fn sock_sendall(
     Ok(())
 }
 
-/// Accepts a connection on a listening socket: its descriptor, which does not block and is not inherited, and the address of
-/// the other side, as `socket` has it for IPv4, IPv6 and Unix sockets; for others, the bytes of the sockaddr.
+/// Accepts a connection on a listening socket: its descriptor, which blocks and is not inherited, and the address of the
+/// other side, as `socket` has it for IPv4, IPv6 and Unix sockets; for others, the bytes of the sockaddr.
 ///
 /// Waits as `sock_recv` does. The listening socket must not block by itself (O_NONBLOCK), or a client that gives up between
 /// the look and the call would hold up the worker.
@@ -190,11 +204,12 @@ pub(crate) fn sock_sendall(
 #[pyo3(signature = (fd, timeout = None))]
 pub(crate) fn sock_accept<'py>(
     py: Python<'py>,
-    fd: i32,
+    fd: &Bound<'_, PyAny>,
     timeout: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<(i32, Bound<'py, PyAny>)> {
     let wait = begin(py, "socket.accept", timeout)?;
-    let accepted = net::attempt(fd, Direction::Read, wait, || net::accept(fd));
+    let fd = descriptor(fd)?;
+    let accepted = net::attempt(fd, Direction::Accept, wait, || net::accept(fd, true));
     let (new, from) = accepted.map_err(|error| errors::net(py, error))?;
     let address = address(py, &from)?;
     Ok((new.into_raw_fd(), address))

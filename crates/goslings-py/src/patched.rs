@@ -3,6 +3,7 @@
 use crate::bubble::{On, operation};
 use crate::errors;
 use crate::host;
+use crate::net::descriptor;
 use crate::timeout::{from_seconds, wait};
 use goslings::WaitError;
 use goslings::net::{self, Direction, NetError};
@@ -84,13 +85,13 @@ pub(crate) fn sleep_here(py: Python<'_>, seconds: f64) -> PyResult<()> {
 #[pyo3(name = "_wait_fd_here", signature = (fd, write, timeout = None))]
 pub(crate) fn wait_fd_here(
     py: Python<'_>,
-    fd: i32,
+    fd: &Bound<'_, PyAny>,
     write: bool,
     timeout: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<bool> {
     operation(py, "wait_fd", On::Anything)?;
     let direction = if write { Direction::Write } else { Direction::Read };
-    match net::ready(fd, direction, wait(timeout)?) {
+    match net::ready(descriptor(fd)?, direction, wait(timeout)?) {
         Ok(()) => Ok(true),
         Err(NetError::Wait(WaitError::TimedOut)) => Ok(false),
         Err(error) => Err(errors::net(py, error)),

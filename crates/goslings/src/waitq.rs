@@ -254,6 +254,30 @@ impl<T> WaitQueue<T> {
         }
     }
 
+    /// The oldest waiter whose value pleases, wherever it stands; looks at all before it.
+    pub(crate) fn pop_where(&mut self, pleases: impl Fn(&T) -> bool) -> Option<Claimed<T>> {
+        let mut next = self.head;
+        while let Some(node) = NonNull::new(next.cast_mut()) {
+            // SAFETY: as in `pop_if`.
+            let found = unsafe { node.as_ref() };
+            next = found.next.get();
+            if found.generation != generation() {
+                self.remove(found);
+                continue;
+            }
+            // SAFETY: as in `peek`.
+            if unsafe { (*found.value.get()).as_ref() }.is_some_and(|value| !pleases(value)) {
+                continue;
+            }
+            self.remove(found);
+            // SAFETY: as in `pop_if`.
+            if unsafe { found.waiter.as_ref() }.claim(found.case) {
+                return Some(Claimed { node });
+            }
+        }
+        None
+    }
+
     /// The value of the oldest node, for looking only. Skips ghosts: None if nobody else is queued.
     pub(crate) fn peek(&mut self) -> Option<&T> {
         loop {

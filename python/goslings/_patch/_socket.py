@@ -1,8 +1,9 @@
 """`socket`: the methods of the class `socket.socket`, which sockets that exist follow, as do those of TLS.
 
 A method tries without waiting, waits for the descriptor, and tries again, until its timeout is over. What it tries is
-the method written in C, so that arguments, answers and errors are its own; `recv`, `recv_into`, `send` and `sendall`,
-which are called most, have all that in one native call. Three things keep the attempt from waiting:
+the method written in C, so that arguments, answers and errors are its own; `recv`, `recv_into`, `send`, `sendall` and
+`accept`, which are called most, have all that in one native call. What waits is given the socket and not its number,
+which another goroutine could close before the wait has begun. Three things keep the attempt from waiting:
 
 * MSG_DONTWAIT, which all the calls that transfer data take.
 * A twin: to a socket with a timeout, C waits by itself, before it looks. So the call is made on a second socket object
@@ -28,7 +29,7 @@ from collections.abc import Callable
 from typing import Any
 
 from goslings._blocking import offload as blocking
-from goslings._goslings import _can_park, closing_fd, sock_recv, sock_recv_into, sock_send, sock_sendall
+from goslings._goslings import _can_park, closing_fd, sock_accept, sock_recv, sock_recv_into, sock_send, sock_sendall
 from goslings._patch import _dns
 from goslings._patch._change import Change, Unit, swap
 from goslings._patch._waiting import Deadline
@@ -37,6 +38,8 @@ __all__ = ["hidden_timeout", "hidden_timeouts", "unit"]
 
 _C = _socket.socket
 _DONTWAIT = _socket.MSG_DONTWAIT
+_FAMILIES = (_socket.AF_INET, _socket.AF_INET6, _socket.AF_UNIX)
+"""Whose addresses the native `accept` knows."""
 _IN_PROGRESS = (errno.EINPROGRESS, errno.EALREADY)
 
 _gettimeout = _C.gettimeout
@@ -91,14 +94,13 @@ def _retry(sock: socket.socket, write: bool, timeout: float | None, call: Callab
     """Makes a call until it need not wait."""
     deadline = None
     while True:
-        fd = _fileno(sock)
         try:
             return _now(sock, call, *args)
         except BlockingIOError:
             pass
         if deadline is None:
             deadline = Deadline(timeout)
-        if not deadline.ready(fd, write):
+        if not deadline.ready(sock, write):
             raise TimeoutError("timed out")
 
 
@@ -126,11 +128,10 @@ def recv(self: socket.socket, bufsize: int, flags: int = 0, /) -> Any:
         return _by_c(self, False, flags, _C.recv, bufsize, flags)
     if _waits_for_all(flags, timeout):
         return blocking(_C.recv, self, bufsize, flags)
-    fd = _fileno(self)
-    if fd < 0 or not isinstance(bufsize, int) or bufsize <= 0:
+    if not isinstance(bufsize, int) or bufsize <= 0:
         return _C.recv(self, bufsize, flags)  # does not wait
     try:
-        return sock_recv(fd, bufsize, flags, timeout)
+        return sock_recv(self, bufsize, flags, timeout)
     except RuntimeError:  # it refuses in a coroutine
         return _retry(self, False, timeout, _C.recv, bufsize, flags | _DONTWAIT)
 
@@ -141,11 +142,10 @@ def recv_into(self: socket.socket, buffer: Any, nbytes: int = 0, flags: int = 0)
         return _by_c(self, False, flags, _C.recv_into, buffer, nbytes, flags)
     if _waits_for_all(flags, timeout):
         return blocking(_C.recv_into, self, buffer, nbytes, flags)
-    fd = _fileno(self)
-    if fd < 0 or not isinstance(nbytes, int) or nbytes < 0:
+    if not isinstance(nbytes, int) or nbytes < 0:
         return _C.recv_into(self, buffer, nbytes, flags)  # does not wait
     try:
-        return sock_recv_into(fd, buffer, nbytes, flags, timeout)
+        return sock_recv_into(self, buffer, nbytes, flags, timeout)
     except RuntimeError:  # it refuses in a coroutine
         return _retry(self, False, timeout, _C.recv_into, buffer, nbytes, flags | _DONTWAIT)
 
@@ -194,11 +194,8 @@ def send(self: socket.socket, data: Any, flags: int = 0, /) -> Any:
     timeout = _limit(self, flags)
     if isinstance(timeout, _NoWait):
         return _by_c(self, True, flags, _C.send, data, flags)
-    fd = _fileno(self)
-    if fd < 0:
-        return _C.send(self, data, flags)  # does not wait
     try:
-        return sock_send(fd, data, flags, timeout)
+        return sock_send(self, data, flags, timeout)
     except RuntimeError:  # it refuses in a coroutine
         return _retry(self, True, timeout, _C.send, data, flags | _DONTWAIT)
 
@@ -207,11 +204,8 @@ def sendall(self: socket.socket, data: Any, flags: int = 0, /) -> None:
     timeout = _limit(self, flags)
     if isinstance(timeout, _NoWait):
         return _C.sendall(self, data, flags)
-    fd = _fileno(self)
-    if fd < 0:
-        return _C.sendall(self, data, flags)  # does not wait
     try:
-        return sock_sendall(fd, data, flags, timeout)
+        return sock_sendall(self, data, flags, timeout)
     except RuntimeError:  # it refuses in a coroutine
         pass
     deadline = Deadline(timeout)
@@ -299,7 +293,7 @@ def _connect(sock: socket.socket, address: Any, timeout: float | None) -> int:
             code = blocking(_C.connect_ex, sock, address)
     if code not in _IN_PROGRESS:
         return code
-    if not deadline.ready(fd, True):
+    if not deadline.ready(sock, True):
         return errno.EWOULDBLOCK
     code = _C.getsockopt(sock, _socket.SOL_SOCKET, _socket.SO_ERROR)
     return 0 if code == errno.EISCONN else code
@@ -312,6 +306,11 @@ def _accept(self: socket.socket) -> Any:
     fd = _fileno(self)
     if fd >= 0 and _gettimeout(self) is None:
         os.set_blocking(fd, False)
+    if _family(self) in _FAMILIES:
+        try:
+            return sock_accept(self, timeout)
+        except RuntimeError:  # it refuses in a coroutine
+            pass
     return _retry(self, False, timeout, _C._accept)  # type: ignore[attr-defined]
 
 

@@ -62,7 +62,6 @@ def _drive(sock: ssl.SSLSocket, timeout: float | None, what: str | None, call: C
     deadline = None
     mutex = sock.__dict__[_mutex]
     while True:
-        fd = sock.fileno()
         mutex._lock_here()
         try:
             return call()
@@ -74,7 +73,7 @@ def _drive(sock: ssl.SSLSocket, timeout: float | None, what: str | None, call: C
             mutex.unlock()
         if deadline is None:
             deadline = Deadline(timeout)
-        if not deadline.ready(fd, write):
+        if not deadline.ready(sock, write):
             raise TimeoutError(f"The {what or ('write' if write else 'read')} operation timed out")
 
 

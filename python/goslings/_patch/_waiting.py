@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from time import monotonic
+from typing import TYPE_CHECKING
 
 from goslings._goslings import _sleep_here as sleep
 from goslings._goslings import _wait_fd_here as wait_fd
+
+if TYPE_CHECKING:
+    from _typeshed import FileDescriptorLike
 
 __all__ = ["Deadline"]
 
@@ -32,9 +36,10 @@ class Deadline:
         """Seconds until the end, 0 if it is over."""
         return None if self._end is None else max(0.0, self._end - monotonic())
 
-    def ready(self, fd: int, write: bool) -> bool:
-        """Waits until `fd` can be read (written), or has failed; False at the end. OSError if it is closed meanwhile.
+    def ready(self, fd: FileDescriptorLike, write: bool) -> bool:
+        """Waits until `fd`, a number or an object that has one, can be read (written), or has failed; False at the end.
 
+        OSError if it is closed meanwhile.
         Parks a goroutine, blocks a plain thread.
         """
         left = self.left()

@@ -183,24 +183,26 @@ impl std::fmt::Debug for Address {
     }
 }
 
-/// Accepts a connection on a socket that does not block, as the new one does not; it is not inherited. Connections that are
-/// gone by now are passed over.
+/// Accepts a connection on a socket that does not block; the new one is not inherited, and blocks as `blocks` says.
+/// Connections that are gone by now are passed over.
 ///
 /// # Errors
 /// The system's.
-pub fn accept(fd: i32) -> io::Result<(OwnedFd, Address)> {
+pub fn accept(fd: i32, blocks: bool) -> io::Result<(OwnedFd, Address)> {
+    #[cfg(target_os = "linux")]
+    let flags = libc::SOCK_CLOEXEC | if blocks { 0 } else { libc::SOCK_NONBLOCK };
     let mut address = Address::empty();
     loop {
         let (place, len) = ((&raw mut address.storage).cast(), &raw mut address.len);
         #[cfg(target_os = "linux")]
         // SAFETY: places for the answer, and their length.
-        let new = unsafe { libc::accept4(fd, place, len, libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC) };
+        let new = unsafe { libc::accept4(fd, place, len, flags) };
         #[cfg(not(target_os = "linux"))]
         // SAFETY: as above; then flags of the new descriptor.
         let new = unsafe {
             let new = libc::accept(fd, place, len);
             if new >= 0 {
-                libc::fcntl(new, libc::F_SETFL, libc::O_NONBLOCK);
+                libc::fcntl(new, libc::F_SETFL, if blocks { 0 } else { libc::O_NONBLOCK });
                 libc::fcntl(new, libc::F_SETFD, libc::FD_CLOEXEC);
             }
             new

@@ -3,6 +3,11 @@
 //! **Invariants**
 //! * A place, once made, stays where it is as long as the runtime: pollers and waiters find it by the number.
 //! * The union of what all waiters want is what the newest registration asks for.
+//! * Of those who wait to take one of what is there (`Direction::Accept`) an event wakes one: of those for whom the poller
+//!   looks, so that each poller's event wakes somebody who can go on where it was seen. There may be more than one behind
+//!   an event. So whoever has waited and then taken one, or failed in another way than by finding nothing, wakes the next,
+//!   or notes that there may be something, for one who has found nothing and is about to wait. If it finds nothing,
+//!   somebody else has taken what there was, and what comes later is a new event.
 
 use super::{Direction, NetPoll};
 use crate::lock::{Guard, Mutex, Rank};
@@ -10,12 +15,20 @@ use crate::waitq::{WaitQueue, WakeList};
 use std::io;
 use std::ptr;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// What a waiter is told of its descriptor. It brings `Open`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     Open,
     Closed,
+}
+
+/// Who waits to take one of what is there. It brings the poller that looks for it, and is given a verdict.
+#[derive(Clone, Copy)]
+pub(super) enum Taker {
+    By(&'static NetPoll),
+    Told(Verdict),
 }
 
 /// What an event says.
@@ -51,6 +64,7 @@ pub(super) enum Registered {
 pub(super) struct State {
     pub(super) read: WaitQueue<Verdict>,
     pub(super) write: WaitQueue<Verdict>,
+    pub(super) accept: WaitQueue<Taker>,
     /// The number of the newest registration.
     newest: u32,
     /// Whether a close is told beforehand. Then registrations stay, and what is below counts.
@@ -79,14 +93,14 @@ impl State {
     ) -> io::Result<Registered> {
         if self.owned {
             let noted = match direction {
-                Direction::Read => &mut self.readable,
+                Direction::Read | Direction::Accept => &mut self.readable,
                 Direction::Write => &mut self.writable,
             };
             if std::mem::take(noted) {
                 return Ok(Registered::LookAgain);
             }
         }
-        let read = direction == Direction::Read || !self.read.is_empty();
+        let read = direction != Direction::Write || !self.read.is_empty() || !self.accept.is_empty();
         let write = direction == Direction::Write || !self.write.is_empty();
         let owned = self.owned;
         if let Some(known) = self.known(poll) {
@@ -126,18 +140,56 @@ impl State {
     }
 
     /// Takes out those whom an event of `poll` with that number concerns.
-    fn happened(&mut self, poll: &NetPoll, seen: &Seen) -> WakeList<Verdict> {
-        let mut wakes = WakeList::new();
+    pub(super) fn happened(&mut self, poll: &NetPoll, seen: &Seen) -> Wakes {
+        let mut wakes = Wakes::none();
         if self.known(poll).is_none_or(|known| known.number != seen.number) {
             return wakes;
         }
         if seen.read {
-            self.readable |= !take_all(&mut self.read, Verdict::Open, &mut wakes);
+            let mut any = take_all(&mut self.read, Verdict::Open, &mut wakes.all);
+            if seen.at_end {
+                any |= self.take_all_takers(Verdict::Open, &mut wakes.takers);
+            } else {
+                any |= self.take_taker(Some(poll), &mut wakes.takers);
+            }
+            self.readable |= !any;
         }
         if seen.write {
-            self.writable |= !take_all(&mut self.write, Verdict::Open, &mut wakes);
+            self.writable |= !take_all(&mut self.write, Verdict::Open, &mut wakes.all);
         }
         self.at_end |= seen.at_end;
+        wakes
+    }
+
+    /// Takes out the first of those who wait to take one; only of those for whom `poll` looks, if that is given.
+    fn take_taker(&mut self, poll: Option<&NetPoll>, wakes: &mut WakeList<Taker>) -> bool {
+        let here = |taker: &Taker| match (poll, taker) {
+            (Some(poll), Taker::By(other)) => ptr::eq(poll, *other),
+            _ => true,
+        };
+        let Some(mut waiter) = self.accept.pop_where(here) else { return false };
+        let _ = waiter.take();
+        waiter.put(Taker::Told(Verdict::Open));
+        wakes.push(waiter);
+        true
+    }
+
+    fn take_all_takers(&mut self, verdict: Verdict, wakes: &mut WakeList<Taker>) -> bool {
+        let mut any = false;
+        while let Some(mut waiter) = self.accept.pop() {
+            let _ = waiter.take();
+            waiter.put(Taker::Told(verdict));
+            wakes.push(waiter);
+            any = true;
+        }
+        any
+    }
+
+    /// Takes out the next of those who wait to take one: whoever had the last event may have left some.
+    pub(super) fn pass_on(&mut self) -> Wakes {
+        let mut wakes = Wakes::none();
+        let any = self.take_taker(None, &mut wakes.takers);
+        self.readable |= !any && self.owned;
         wakes
     }
 
@@ -148,10 +200,15 @@ impl State {
     }
 
     /// Takes out everybody, to try again.
-    pub(super) fn rouse(&mut self) -> WakeList<Verdict> {
-        let mut wakes = WakeList::new();
-        take_all(&mut self.read, Verdict::Open, &mut wakes);
-        take_all(&mut self.write, Verdict::Open, &mut wakes);
+    pub(super) fn rouse(&mut self) -> Wakes {
+        self.wake_everybody(Verdict::Open)
+    }
+
+    fn wake_everybody(&mut self, verdict: Verdict) -> Wakes {
+        let mut wakes = Wakes::none();
+        take_all(&mut self.read, verdict, &mut wakes.all);
+        take_all(&mut self.write, verdict, &mut wakes.all);
+        self.take_all_takers(verdict, &mut wakes.takers);
         wakes
     }
 
@@ -167,13 +224,32 @@ impl State {
     }
 
     /// Forgets all registrations, and takes out everybody.
-    pub(super) fn close(&mut self) -> WakeList<Verdict> {
+    pub(super) fn close(&mut self) -> Wakes {
         self.own();
         self.owned = false;
-        let mut wakes = WakeList::new();
-        take_all(&mut self.read, Verdict::Closed, &mut wakes);
-        take_all(&mut self.write, Verdict::Closed, &mut wakes);
-        wakes
+        self.wake_everybody(Verdict::Closed)
+    }
+}
+
+/// Who is to be woken, without the lock.
+#[must_use]
+pub(super) struct Wakes {
+    all: WakeList<Verdict>,
+    takers: WakeList<Taker>,
+}
+
+impl Wakes {
+    fn none() -> Wakes {
+        Wakes { all: WakeList::new(), takers: WakeList::new() }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.all.is_empty() && self.takers.is_empty()
+    }
+
+    pub(super) fn wake_all(self) {
+        self.all.wake_all();
+        self.takers.wake_all();
     }
 }
 
@@ -192,15 +268,18 @@ fn take_all(queue: &mut WaitQueue<Verdict>, verdict: Verdict, wakes: &mut WakeLi
 /// One descriptor.
 pub(crate) struct Fd {
     number: i32,
+    /// How often it was about to be closed. Written under the lock.
+    closes: AtomicU32,
     state: Mutex<State>,
 }
 
 impl Fd {
-    fn new(number: i32) -> Fd {
+    pub(super) fn new(number: i32) -> Fd {
         let (read, write) = (WaitQueue::new(), WaitQueue::new());
         let state = State {
             read,
             write,
+            accept: WaitQueue::new(),
             newest: 0,
             owned: false,
             readable: false,
@@ -209,7 +288,26 @@ impl Fd {
             first: None,
             others: Vec::new(),
         };
-        Fd { number, state: Mutex::new(Rank::Object, state) }
+        Fd { number, closes: AtomicU32::new(0), state: Mutex::new(Rank::Object, state) }
+    }
+
+    /// How often it was about to be closed: whoever finds another number than before has a number that may be of another
+    /// file by now. Exact under the lock.
+    pub(super) fn closes(&self) -> u32 {
+        // Ordering: Relaxed. Whoever was given the number after a close has heard of it in the same way; a close at the
+        // same time is found under the lock.
+        self.closes.load(Ordering::Relaxed)
+    }
+
+    /// It is about to be closed.
+    pub(super) fn closing(&self) {
+        let wakes = {
+            let mut state = self.lock();
+            // Ordering: Relaxed. As in `closes`.
+            self.closes.fetch_add(1, Ordering::Relaxed);
+            state.close()
+        };
+        wakes.wake_all();
     }
 
     pub(super) fn lock(&self) -> Guard<'_, State> {

@@ -13,11 +13,17 @@
 //!   now, for that poller, is about a file that is gone, and is ignored.
 //! * A descriptor whose close is told beforehand (`Owned`) stays registered. What happens to it while nobody waits is
 //!   noted, and the next wait looks again at once.
-//! * An event ends all waits in its direction. Those who cannot go on after all wait again, and so register anew.
+//! * An event ends all waits in its direction. Those who cannot go on after all wait again, and so register anew. Of those
+//!   who wait to accept it ends one: see fds.rs.
+//! * A number may be closed, and be another file's, whenever nobody looks. Closes that are told are counted, and who waits,
+//!   or tries again, looks whether there was one since it was called. What is left is the moment between that look and the
+//!   system call, as in any program that uses numbers on several threads; `Owned` has none.
 //! * A descriptor's lock is held for moves and for `epoll_ctl`, which does not wait.
 
 mod calls;
 mod fds;
+#[cfg(all(test, loom))]
+mod loom;
 mod owned;
 #[cfg(not(any(loom, miri)))]
 mod poll;
@@ -35,10 +41,11 @@ pub use owned::Owned;
 pub(crate) use poll::NetPoll;
 
 use crate::clock::Wait;
+use crate::lock::Guard;
 use crate::sched::{self, Runtime};
 use crate::waiter::{Park, Parker, WaitReason, at_once};
 use crate::waiting::{Place, WaitError, Waited, wait_in};
-use fds::{Fds, Registered, State, Verdict};
+use fds::{Fds, Registered, State, Taker, Verdict};
 use std::fmt;
 use std::io;
 use std::sync::OnceLock;
@@ -52,6 +59,8 @@ pub(crate) use fds::Fd;
 pub enum Direction {
     Read,
     Write,
+    /// As `Read`, for whoever takes one of what is there and leaves the rest to others: an event is for one of them.
+    Accept,
 }
 
 /// Why a wait for a descriptor, or what was tried on it, failed.
@@ -169,24 +178,52 @@ async fn attempt_with<T>(
     if parker.waiter().take_cancel() {
         return Err(NetError::Wait(WaitError::Cancelled));
     }
+    let place = open_place(fd)?;
+    let closes = place.closes();
     if trust == Trust::AllRead && wait() != Wait::No {
-        something_happens(fd, direction, wait(), trust, parker).await?;
+        something_happens(place, direction, wait(), (trust, closes), parker).await?;
     }
     let trust = if trust == Trust::AllRead { Trust::Owned } else { trust };
+    let mut owes = false;
     loop {
-        match attempt() {
-            Ok(done) => return Ok(done),
+        let done = attempt();
+        match done {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 let wait = wait();
                 if wait == Wait::No {
                     return Err(NetError::System(libc::EAGAIN));
                 }
-                something_happens(fd, direction, wait, trust, parker).await?;
+                something_happens(place, direction, wait, (trust, closes), parker).await?;
+                owes = direction == Direction::Accept;
+                if place.closes() != closes && trust == Trust::Number {
+                    return Err(NetError::Closed);
+                }
             }
-            Err(error) => return Err(error.into()),
+            done => {
+                if owes {
+                    pass_on(place);
+                }
+                return Ok(done?);
+            }
         }
     }
+}
+
+/// The place of a descriptor. Numbers that are none would need memory for all below them.
+fn open_place(fd: i32) -> Result<&'static Fd, NetError> {
+    let fds = &sched::runtime().net.fds;
+    if let Some(place) = fds.existing(fd) {
+        return Ok(place);
+    }
+    let _ = blocks(fd)?;
+    fds.place(fd).ok_or(NetError::System(libc::EBADF))
+}
+
+/// Wakes the next of those who wait to take one of what is there, by one who has had its turn.
+fn pass_on(place: &Fd) {
+    let wakes = place.lock().pass_on();
+    wakes.wake_all();
 }
 
 /// [`attempt`], for those who are polled.
@@ -219,23 +256,23 @@ pub(crate) async fn ready_with(
     ready
 }
 
-/// Waits until a poller has seen something of `fd`, which may be nothing to whoever waits: then it tries, and waits again.
+/// Waits until a poller has seen something of a descriptor, which may be nothing to whoever waits: then it tries, and waits
+/// again. `closes`: how often it was closed when the call began.
 async fn something_happens(
-    fd: i32,
+    place: &'static Fd,
     direction: Direction,
     wait: Wait,
-    trust: Trust,
+    (trust, closes): (Trust, u32),
     parker: &impl Park,
 ) -> Result<(), NetError> {
-    let runtime = sched::runtime();
-    let place = runtime.net.fds.place(fd).ok_or(NetError::System(libc::EBADF))?;
+    let (runtime, fd) = (sched::runtime(), place.number());
     let bed = sched::current_bed().filter(|_| parker.has_worker());
     let poll = match bed.and_then(|bed| bed.net_poll(runtime).ok()) {
         Some(poll) => poll,
         None => runtime.net.shared(runtime)?,
     };
     let mut state = place.lock();
-    if trust != Trust::Number && !state.is_owned() {
+    if place.closes() != closes || (trust != Trust::Number && !state.is_owned()) {
         return Err(NetError::Closed);
     }
     if trust == Trust::AllRead && !state.is_followed(poll) {
@@ -244,16 +281,40 @@ async fn something_happens(
     if state.register(fd, poll, direction)? == Registered::LookAgain {
         return Ok(());
     }
-    let (queue, reason): (fn(&mut State) -> &mut _, _) = match direction {
-        Direction::Read => (|state| &mut state.read, WaitReason::NetRead),
-        Direction::Write => (|state| &mut state.write, WaitReason::NetWrite),
-    };
     let _awaited = poll.await_one();
+    if direction == Direction::Accept {
+        return wait_to_take(place, state, poll, wait, parker).await;
+    }
+    let (queue, reason): (fn(&mut State) -> &mut _, _) = match direction {
+        Direction::Write => (|state| &mut state.write, WaitReason::NetWrite),
+        _ => (|state| &mut state.read, WaitReason::NetRead),
+    };
     let (node, why) = ((Place::Back, Verdict::Open), (reason.on(place), wait));
     match wait_in(place.mutex(), state, queue, node, parker, why).await {
         Waited::ServedInVain(_) => Err(NetError::Wait(WaitError::Interrupted)),
         Waited::Served(Some(Verdict::Closed)) => Err(NetError::Closed),
         Waited::Served(_) => Ok(()),
+        Waited::Failed(error, _) => Err(NetError::Wait(error)),
+    }
+}
+
+/// Waits for its turn to take one of what is there; afterwards [`pass_on`] is owed.
+async fn wait_to_take(
+    place: &'static Fd,
+    state: Guard<'static, State>,
+    poll: &'static NetPoll,
+    wait: Wait,
+    parker: &impl Park,
+) -> Result<(), NetError> {
+    let (node, why) = ((Place::Back, Taker::By(poll)), (WaitReason::NetRead.on(place), wait));
+    match wait_in(place.mutex(), state, |state| &mut state.accept, node, parker, why).await {
+        Waited::Served(Some(Taker::Told(Verdict::Closed))) => Err(NetError::Closed),
+        Waited::Served(_) => Ok(()),
+        Waited::ServedInVain(_) => {
+            // What it was woken for is the next one's.
+            pass_on(place);
+            Err(NetError::Wait(WaitError::Interrupted))
+        }
         Waited::Failed(error, _) => Err(NetError::Wait(error)),
     }
 }
@@ -267,7 +328,7 @@ pub fn is_ready(fd: i32, direction: Direction) -> Result<bool, NetError> {
         return Err(NetError::System(libc::EBADF));
     }
     let events = match direction {
-        Direction::Read => libc::POLLIN,
+        Direction::Read | Direction::Accept => libc::POLLIN,
         Direction::Write => libc::POLLOUT,
     };
     let mut poll = libc::pollfd { fd, events, revents: 0 };
@@ -290,8 +351,7 @@ pub fn is_ready(fd: i32, direction: Direction) -> Result<bool, NetError> {
 /// Tells that `fd` is about to be closed: those who wait for it fail with [`NetError::Closed`]. Never blocks.
 pub fn closing(fd: i32) {
     let Some(place) = sched::existing().and_then(|runtime| runtime.net.fds.existing(fd)) else { return };
-    let wakes = place.lock().close();
-    wakes.wake_all();
+    place.closing();
 }
 
 impl From<io::Error> for NetError {

@@ -1,6 +1,6 @@
 //! Goroutines and threads that wait for pipes and sockets.
 
-use super::{Bytes, Direction, NetError, Owned, attempt, closing, is_ready, ready, recv};
+use super::{Bytes, Direction, NetError, Owned, accept, attempt, closing, is_ready, ready, recv};
 use crate::clock::Wait;
 use crate::sched::{self, spawn};
 use crate::task::{Job, Task};
@@ -8,8 +8,9 @@ use crate::waiter::WaitReason;
 use crate::waiting::WaitError;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
@@ -101,6 +102,122 @@ fn everybody_who_waits_for_it_hears_of_it() {
     for (_, answer) in waiting {
         assert_eq!(answer.recv_timeout(LONG), Ok(Ok(())));
     }
+}
+
+type Accepting = (Arc<Task>, Receiver<bool>);
+
+/// A listening socket, and goroutines of which each accepts one connection; `tried` counts their attempts.
+fn acceptors(count: usize, tried: &Arc<AtomicUsize>) -> (UnixListener, Vec<Accepting>) {
+    static NUMBER: AtomicUsize = AtomicUsize::new(0);
+    let path = std::env::temp_dir().join(format!(
+        "goslings-{}-{}",
+        std::process::id(),
+        NUMBER.fetch_add(1, Ordering::Relaxed)
+    ));
+    let listener = UnixListener::bind(&path).expect("a socket");
+    listener.set_nonblocking(true).expect("a socket");
+    let fd = listener.as_raw_fd();
+    let waiting = (0..count)
+        .map(|_| {
+            let tried = Arc::clone(tried);
+            let (task, answer) = go(move || {
+                let accepted = attempt(fd, Direction::Accept, FOREVER, || {
+                    tried.fetch_add(1, Ordering::Relaxed);
+                    accept(fd, false)
+                });
+                accepted.is_ok()
+            });
+            parked(&task, WaitReason::NetRead);
+            (task, answer)
+        })
+        .collect();
+    (listener, waiting)
+}
+
+fn connect(listener: &UnixListener) -> UnixStream {
+    let address = listener.local_addr().expect("an address");
+    UnixStream::connect(address.as_pathname().expect("a path")).expect("room in the backlog")
+}
+
+fn remove(listener: &UnixListener) {
+    let address = listener.local_addr().expect("an address");
+    let _ = std::fs::remove_file(address.as_pathname().expect("a path"));
+}
+
+#[test]
+fn of_those_who_accept_an_event_wakes_a_few() {
+    const WAITING: usize = 60;
+    let tried = Arc::new(AtomicUsize::new(0));
+    let (listener, waiting) = acceptors(WAITING, &tried);
+    let before = tried.load(Ordering::Relaxed);
+    let _client = connect(&listener);
+    until(|| waiting.iter().any(|(_, answer)| answer.try_recv() == Ok(true)));
+    // One for each worker's poller, and the one whom each of these wakes in turn.
+    let more = tried.load(Ordering::Relaxed) - before;
+    assert!(more <= WAITING / 2, "{more} of {WAITING} were woken for one connection");
+    remove(&listener);
+    closing(listener.as_raw_fd());
+    for (_, answer) in waiting {
+        // All others hear of the close; the one that had a connection has answered.
+        assert_ne!(answer.recv_timeout(LONG), Ok(true));
+    }
+}
+
+#[test]
+fn everybody_who_accepts_gets_a_connection_if_there_are_enough() {
+    for round in 0..50 {
+        let tried = Arc::new(AtomicUsize::new(0));
+        let (listener, waiting) = acceptors(8, &tried);
+        if round % 2 == 0 {
+            // Some give up: what they were woken for is others'.
+            for (task, answer) in &waiting[..4] {
+                task.cancel();
+                assert_eq!(answer.recv_timeout(LONG), Ok(false));
+            }
+        }
+        let expected = if round % 2 == 0 { &waiting[4..] } else { &waiting[..] };
+        let _clients: Vec<_> = expected.iter().map(|_| connect(&listener)).collect();
+        for (_, answer) in expected {
+            assert_eq!(answer.recv_timeout(LONG), Ok(true));
+        }
+        remove(&listener);
+        closing(listener.as_raw_fd());
+    }
+}
+
+#[test]
+fn observers_hear_of_a_connection_beside_those_who_accept() {
+    let tried = Arc::new(AtomicUsize::new(0));
+    let (listener, waiting) = acceptors(2, &tried);
+    let (_, observer) = wait_read(listener.as_raw_fd());
+    let _client = connect(&listener);
+    let _second = connect(&listener);
+    for (_, answer) in waiting {
+        assert_eq!(answer.recv_timeout(LONG), Ok(true));
+    }
+    remove(&listener);
+    closing(listener.as_raw_fd());
+    // It has seen one of them, or has looked too late and is told of the close.
+    assert!(matches!(observer.recv_timeout(LONG), Ok(Ok(()) | Err(NetError::Closed))));
+}
+
+#[test]
+fn a_call_does_not_wait_for_a_file_that_has_taken_over_its_number() {
+    let (_one, other) = pair();
+    let (mut strange, stranger) = pair();
+    strange.write_all(b"not for you").expect("room");
+    let fd = other.as_raw_fd();
+    let mut calls = 0;
+    let got = attempt(fd, Direction::Read, FOREVER, || {
+        calls += 1;
+        assert_eq!(calls, 1, "it tried the strange file");
+        // Between the attempt and the wait.
+        closing(fd);
+        // SAFETY: both are open, and `other` closes what has its number then.
+        assert_eq!(unsafe { libc::dup2(stranger.as_raw_fd(), fd) }, fd);
+        Err::<(), _>(io::ErrorKind::WouldBlock.into())
+    });
+    assert_eq!(got, Err(NetError::Closed));
 }
 
 #[test]

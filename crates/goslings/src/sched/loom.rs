@@ -165,6 +165,7 @@ fn shared() -> &'static Shared {
         stealer: deque.stealer(),
         counts: super::worker::Counts::default(),
         watch: super::monitor::Watch::new(),
+        placed: crossbeam_deque::Injector::new(),
         handed: std::sync::atomic::AtomicPtr::default(),
     }))
 }
