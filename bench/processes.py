@@ -6,6 +6,7 @@ python bench/processes.py [small|array|cpu|calls|kills] [--rounds N]
 from __future__ import annotations
 
 import argparse
+import gc
 import multiprocessing
 import os
 import random
@@ -255,6 +256,7 @@ def kills(rounds: int) -> None:
             assert len(missing) <= died, (turn, missing, died)
             if turn % 100 == 99:
                 print(f"{turn + 1} rounds", flush=True)
+    gc.collect()
     left = len(os.listdir("/proc/self/fd"))
     print(f"{rounds} rounds: no value lost without a death, none doubled; descriptors {before} before, {left} after")
 

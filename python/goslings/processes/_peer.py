@@ -313,6 +313,7 @@ class Peer:
         for question in questions:
             question.try_send(self.death())
         _pump.forget(self)
+        self.handlers = {}  # which refer to who has this peer: nothing is left for the collector
 
     def _on_op(self, fds: list[int], number: int, waits: bool, cases: list[tuple[int, bool, Any]]) -> None:
         found = []
