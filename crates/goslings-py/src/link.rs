@@ -30,9 +30,9 @@ use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-/// How long whoever receives looks again and again before it sleeps: about as long as the other side needs to wake up and
-/// answer.
-const SPIN: Duration = Duration::from_micros(20);
+/// How long whoever receives looks again and again before it sleeps: longer than the other side needs to wake up and answer,
+/// or two sides that have once slept would never find out that they need not.
+const SPIN: Duration = Duration::from_micros(50);
 /// After so many looks in vain one after another only one in [`PROBE`] waits begins with a look: the other side takes longer,
 /// or has no processor to run on, perhaps because of us.
 const VAIN: u32 = 3;
