@@ -23,6 +23,7 @@
 #define Py_BUILD_CORE 1
 #include "Python.h"
 #include <pthread.h>
+#include <time.h>
 #ifdef Py_GIL_DISABLED
 #  include <sys/uio.h> /* process_vm_readv */
 #  include <unistd.h>
@@ -129,6 +130,8 @@ struct gs_worker {
     PyThreadState *tstate;
     slice base;
     gs_area *running; /* whose state the thread has now; NULL between two goroutines */
+    uint64_t free_since;       /* the monitor's: when it first saw the GIL free while the thread was detached, in ns; 0: no */
+    unsigned long free_number; /* and how often the GIL had changed hands by then */
 #if HIDDEN_FRAMES
     PyThreadState *hidden;
     gs_area *parked; /* the newest */
@@ -474,16 +477,31 @@ gs_worker_is_out(gs_worker *worker)
 {
     PyThreadState *ts = worker->tstate;
     if (_Py_atomic_load_int_relaxed(&ts->state) != _Py_THREAD_DETACHED) {
+        worker->free_since = 0;
         return 0;
     }
-    /* Who waits for the GIL has also let go. But that lasts only while somebody holds it. */
     struct _gil_runtime_state *gil = ts->interp->ceval.gil;
 #ifdef Py_GIL_DISABLED
     if (!_Py_atomic_load_int_relaxed(&gil->enabled)) {
         return !waits_for_object(ts);
     }
 #endif
-    return !_Py_atomic_load_int_relaxed(&gil->locked);
+    /* Who waits for the GIL has also let go. While somebody holds it, and until the next one who waits has got to
+     * compute and has taken it. So it must be free for some time, and be nobody's in between. */
+    enum { SETTLED_NS = 4000000 };
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    uint64_t time = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+    unsigned long number = __atomic_load_n(&gil->switch_number, __ATOMIC_RELAXED);
+    if (_Py_atomic_load_int_relaxed(&gil->locked)) {
+        worker->free_since = 0;
+        return 0;
+    }
+    if (worker->free_since == 0 || worker->free_number != number) {
+        worker->free_since = time;
+        worker->free_number = number;
+    }
+    return time - worker->free_since >= SETTLED_NS;
 }
 
 /* Functions of the interpreter that may end the thread instead of returning, under names of ours: see host.rs. */

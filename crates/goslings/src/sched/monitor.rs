@@ -37,8 +37,8 @@ const ASKS: u32 = 2;
 /// up another one.
 const PATIENCE: u64 = 10;
 /// So many times as long as the last requests slowed the program down, nobody is asked again; at most for so many slices.
-const REST: u64 = 10;
-const REST_SLICES: u64 = 3;
+const REST: u64 = 5;
+const REST_SLICES: u64 = 2;
 
 /// How long a goroutine may have its worker while others wait, in nanoseconds; 0: for ever.
 static SLICE: AtomicU64 = AtomicU64::new(SLICE_NS);
