@@ -160,6 +160,7 @@ impl Work {
 fn shared() -> &'static Shared {
     let deque = crossbeam_deque::Worker::new_fifo();
     Box::leak(Box::new(Shared {
+        index: 0,
         inbox: Inbox::new(),
         bed: Bed::new(),
         stealer: deque.stealer(),
