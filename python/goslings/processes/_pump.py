@@ -1,6 +1,6 @@
 """The goroutine that goes on with waits in the stead of others, and tells peers which of their channels were dropped.
 
-There is one in a process, as long as there are peers. It never waits for anything but its bell.
+There is one in a process, as long as there are peers or such waits. It never waits for anything but its bell.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ def forget(peer: Peer) -> None:
     """Its link has ended."""
     with _lock:
         _peers.discard(peer)
+    bell.ring()
 
 
 def add(waiter: Any) -> int:
@@ -60,6 +61,7 @@ def ring() -> None:
 
 
 def _run() -> None:
+    global _goroutine
     rung = bell.rung
     while True:
         rung.recv()
@@ -70,6 +72,10 @@ def _run() -> None:
         if any(peer.gone for peer in list(_peers)):
             for peer in list(_peers):
                 peer.tell_gone()
+        with _lock:
+            if not _peers and not _waiting:
+                _goroutine = None
+                return
 
 
 def _after_fork() -> None:
