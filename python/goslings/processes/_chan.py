@@ -11,7 +11,9 @@ objects on top of it. They are equal to each other, as local ones are. When the 
 from __future__ import annotations
 
 import math
+import sys
 import weakref
+from collections.abc import Callable
 from types import GenericAlias
 from typing import Any, NoReturn, Self
 
@@ -41,7 +43,9 @@ class Origin:
         self._capacity: int | None = None
         self._views: dict[int, weakref.ref[Any]] = {}
 
-    def __del__(self) -> None:
+    def __del__(self, _is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
+        if _is_finalizing():
+            return  # what this would call may be gone already
         self.peer.gone.append((self.number, self.count))
         _pump.ring()
 

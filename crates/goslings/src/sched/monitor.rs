@@ -36,6 +36,8 @@ const ASKS: u32 = 2;
 /// So many slices at most it has for an answer if its thread does not get to compute, which is no reason for bringing
 /// up another one.
 const PATIENCE: u64 = 10;
+/// After so many slices nobody is waited for any more, and others may be asked.
+const ROUND: u64 = PATIENCE + 2;
 /// So many times as long as the last requests slowed the program down, nobody is asked again; at most for so many slices.
 const REST: u64 = 5;
 const REST_SLICES: u64 = 2;
@@ -434,8 +436,15 @@ impl Rounds {
     /// asked together, nobody else is asked before all of them have answered or cannot, and then there is a rest.
     fn conclude(&mut self, slice: u64) {
         let runtime = self.runtime;
-        if !self.asked || runtime.anybody_is_asked() {
+        if !self.asked {
             return;
+        }
+        if runtime.anybody_is_asked() {
+            if now().0 - self.asked_since < ROUND * slice {
+                return;
+            }
+            // Whatever keeps that one from answering must not keep others from being asked.
+            self.withdraw_all();
         }
         self.asked = false;
         runtime.monitor.attached(runtime, || host().interrupt_nobody());
@@ -459,6 +468,9 @@ impl Rounds {
         let look = &mut self.looks[index];
         if goroutine == 0 || (goroutine, turn) != (look.goroutine, look.turn) {
             *look = Look { goroutine, turn, since: now, ..Look::default() };
+            // Of an earlier turn, or of this one, before it was seen which goroutine has it.
+            // Ordering: Relaxed. The word alone counts.
+            watch.unwanted.store(0, Ordering::Relaxed);
             // Ordering: Relaxed. Written by this thread, read by people.
             watch.held_since.store(0, Ordering::Relaxed);
             // Ordering: Relaxed. See `is_away`.
@@ -551,6 +563,14 @@ impl Rounds {
         }
     }
 
+    /// Nobody is asked any more.
+    fn withdraw_all(&self) {
+        for shared in (0..self.runtime.worker_count()).filter_map(|index| self.runtime.worker(index)) {
+            // Ordering: Relaxed. As in `look_at`.
+            shared.watch.unwanted.store(0, Ordering::Relaxed);
+        }
+    }
+
     /// Nobody is watched any more.
     fn forget(&mut self) {
         let runtime = self.runtime;
@@ -560,9 +580,8 @@ impl Rounds {
             shared.watch.held_since.store(0, Ordering::Relaxed);
             // Ordering: Relaxed. As in `look_at`.
             shared.watch.away.store(false, Ordering::Relaxed);
-            // Ordering: Relaxed. As in `look_at`.
-            shared.watch.unwanted.store(0, Ordering::Relaxed);
         }
+        self.withdraw_all();
         if std::mem::take(&mut self.asked) {
             runtime.monitor.attached(runtime, || host().interrupt_nobody());
         }

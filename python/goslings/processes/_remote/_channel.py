@@ -8,7 +8,8 @@ it returns.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from typing import Any, Literal, NoReturn, Self
 
 from goslings._errors import Closed, WouldBlock
@@ -62,7 +63,9 @@ class _Remote:
     def __reduce__(self) -> NoReturn:
         raise TypeError("a channel of the other side goes through the connection that it came from only")
 
-    def __del__(self) -> None:
+    def __del__(self, _is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
+        if _is_finalizing():
+            return  # what this would call may be gone already
         if self._number:
             self._session.dropped(self._number)
 

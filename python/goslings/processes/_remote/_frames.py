@@ -16,6 +16,7 @@ held by whoever sends.
 from __future__ import annotations
 
 import struct
+import time
 from collections import deque
 from hashlib import blake2b, sha256
 from hmac import compare_digest
@@ -99,6 +100,19 @@ class Frames:
                 self._room.set()
                 return
             self._room.wait()
+
+    def wait_sent(self, seconds: float | None) -> bool:
+        """Waits until what was posted is with the system, or cannot be any more; returns whether that came."""
+        while self._queue or self._turn.locked():
+            end = None if seconds is None else time.monotonic() + seconds
+            try:
+                self._turn.lock(seconds)
+            except TimeoutError:
+                return False
+            self._turn.unlock()
+            self._send_queued()
+            seconds = None if end is None else max(0.0, end - time.monotonic())
+        return True
 
     def _batch(self) -> list[bytes]:
         """Seals what is queued, up to some size."""

@@ -7,6 +7,7 @@ have.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from functools import cache
 from typing import Any, NoReturn, Self
@@ -99,7 +100,9 @@ class Proxy:
     def __reduce__(self) -> NoReturn:
         raise TypeError("a proxy goes through the connection that it came from only; elsewhere, connect again")
 
-    def __del__(self) -> None:
+    def __del__(self, _is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
+        if _is_finalizing():
+            return  # what this would call may be gone already
         session, number, _ = self._goslings_state
         if number:
             session.dropped(number)

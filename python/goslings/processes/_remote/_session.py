@@ -33,6 +33,8 @@ from __future__ import annotations
 import os
 import pickle
 import struct
+import sys
+import time
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine
@@ -348,6 +350,7 @@ class Session:
 
     def _serve(self, number: int, body: bytes, keep: bool, pins: dict[int, Any] | None) -> None:
         """Carries out a call. Whatever happens, it is answered."""
+        busy: list[None] = []
         try:
             self._running[number] = current()
             try:
@@ -355,7 +358,7 @@ class Session:
                     self._frames.wait_for_room()  # who takes no answers gets no more of them
                 if number in self._unwanted or self._over is not None:
                     raise CancelledError("nobody waits for it")
-                value, undo = self._carry_out(body, pins)
+                value, undo = self._carry_out(body, pins, busy)
                 message = self._pack(value, undo)
             except Exception as error:
                 kind, message = _FAILED, self._failed(error)
@@ -372,8 +375,12 @@ class Session:
         finally:
             self._running.pop(number, None)
             self._unwanted.discard(number)
+            if busy:
+                self._busy.done()
 
-    def _carry_out(self, body: bytes, pins: dict[int, Any] | None) -> tuple[Any, Callable[[], None] | None]:
+    def _carry_out(
+        self, body: bytes, pins: dict[int, Any] | None, busy: list[None]
+    ) -> tuple[Any, Callable[[], None] | None]:
         target, name, args, kwargs = decode(body, _HEAD.size, self, pins)
         entry = self._lent.get(target)
         if entry is None:
@@ -386,12 +393,10 @@ class Session:
         if args is None:
             return getattr(exposed.obj, name), None
         self._busy.add()
-        try:
-            value = getattr(exposed.obj, name)(*args, **(kwargs or {}))
-            if iscoroutine(value):
-                value = _await(value)
-        finally:
-            self._busy.done()
+        busy.append(None)  # until the answer is on its way
+        value = getattr(exposed.obj, name)(*args, **(kwargs or {}))
+        if iscoroutine(value):
+            value = _await(value)
         if name in ("__iter__", "__reversed__"):
             value = Shared(value, ("__next__", "__iter__"))
         return value, None
@@ -548,15 +553,22 @@ class Session:
         self.finished.set()
 
     def wait_idle(self, seconds: float | None) -> bool:
-        """Waits until no method is being called here, other than those of channels; returns whether that came."""
-        return self._busy.wait(seconds)
+        """Waits until no method is being called here, other than those of channels, and the answers are sent; returns
+        whether that came.
+        """
+        end = None if seconds is None else time.monotonic() + seconds
+        if not self._busy.wait(seconds):
+            return False
+        return self._frames.wait_sent(None if end is None else max(0.0, end - time.monotonic()))
 
     def close(self) -> None:
         """Ends the connection from this side. Never blocks."""
         if os.getpid() == self._pid:
             self.end(Disconnected("this connection was closed here"))
 
-    def __del__(self) -> None:
+    def __del__(self, _is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
+        if _is_finalizing():
+            return  # there may be no `os` any more, and the system closes it
         if getattr(self, "_over", self) is None and os.getpid() == self._pid:
             self._frames.close()
 
