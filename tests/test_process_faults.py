@@ -122,6 +122,12 @@ def test_waits_of_the_dead_vanish(workers: Processes) -> None:
         assert select(recv(numbers), goslings.send(numbers, 5), timeout=0) is None
 
 
+def is_stopped(pid: int) -> bool:
+    """Whether every thread of the process stands still: one that runs elsewhere does not stop within the call."""
+    stats = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/stat")]
+    return all(stat.rpartition(")")[2].split()[0] == "T" for stat in stats)
+
+
 def test_what_was_on_its_way_to_the_dead_goes_back(workers: Processes) -> None:
     """The worker is stopped, so that the value is answered to it and never taken."""
     numbers, asked = chan[int](3), chan[int](1)
@@ -134,6 +140,7 @@ def test_what_was_on_its_way_to_the_dead_goes_back(workers: Processes) -> None:
     pid = asked.recv(SECONDS)
     parked_elsewhere(workers, numbers)
     os.kill(pid, signal.SIGSTOP)
+    until(lambda: is_stopped(pid), SECONDS)
     for number in range(3):
         numbers.send(number)
     until(lambda: len(numbers) == 2, SECONDS)
