@@ -394,10 +394,10 @@ def test_stacks_tell_which_descriptor_is_waited_for(pair: Pair) -> None:
 
 def test_a_wait_is_no_leak(collect: None, pair: Pair) -> None:
     number = go(wait_fd, pair[0].fileno(), False).id
-    until(lambda: any(stack.state == READ for stack in goslings.stacks()))
+    until(lambda: any(stack.id == number and stack.state == READ for stack in goslings.stacks()))
     assert number not in {leak.id for leak in goslings.leaks()}
     pair[1].send(b"x")
-    until(lambda: all(stack.state != READ for stack in goslings.stacks()))
+    until(lambda: all(stack.id != number for stack in goslings.stacks()))
 
 
 def test_virtual_time_stands_while_somebody_waits_for_a_descriptor(pair: Pair) -> None:
