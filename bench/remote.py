@@ -102,7 +102,7 @@ def main() -> None:
         ours = connect(("127.0.0.1", port), key)
         manager = Manager(("127.0.0.1", other_port), other_key)
         manager.connect()
-        theirs: Any = manager.echo()  # type: ignore[attr-defined]
+        theirs: Any = manager.echo()  # type: ignore[attr-defined]  # registered by name
         calls, big = options.calls, bytes(64 * 1024)
 
         def of_goroutine(value: Any, calls: int) -> Callable[[], float]:

@@ -103,7 +103,10 @@ def main() -> int:
     if not (options.page or options.check):
         for tag in options.only.split(","):
             python = suites.ROOT / ".venvs" / tag / "bin" / "python"
-            for suite in options.suites if python.exists() else ():
+            if not python.exists():
+                print(f"{tag}: no environment; `make dev PYTHONS={tag}` makes one")
+                continue
+            for suite in options.suites:
                 one(str(python), tag, suite, options.seconds)
     text, problems = page()
     if options.check:

@@ -20,6 +20,7 @@ import os
 import ssl
 from collections.abc import Awaitable, Buffer, Callable, Generator
 from contextlib import suppress
+from functools import partial
 from time import monotonic
 from typing import Any, NamedTuple, Self
 
@@ -263,7 +264,7 @@ class TlsConn(Conn):
             done = 0
             while done < len(left):
                 with left[done : done + _PIECE] as piece:
-                    done += yield from self._doing(lambda piece=piece: self._tls.write(piece), send)  # type: ignore[misc]
+                    done += yield from self._doing(partial(self._tls.write, piece), send)
 
     def _flush_now(self) -> bool:
         """Sends what there is room for; whether that was everything. Never blocks."""

@@ -35,7 +35,7 @@ _LARGE = 1 << 16
 Reducer = Callable[[Any], Any]
 
 
-class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no types
     """cloudpickle's, with what `reduce` says of an object first."""
 
     def __init__(self, file: io.BytesIO, buffers: list[pickle.PickleBuffer], reduce: Reducer, fds: list[int]) -> None:

@@ -20,7 +20,7 @@ __all__ = ["ForkServer", "Forked", "Spawned", "told"]
 
 def command(code: str) -> list[str]:
     """The command line of an interpreter like this one that runs `code`."""
-    flags: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
+    flags: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # private: no stub
     return [sys.executable, *flags, "-c", f"import sys; sys.path[:] = {sys.path!r}; {code}"]
 
 

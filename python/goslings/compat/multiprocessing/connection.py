@@ -23,8 +23,8 @@ import time
 from collections.abc import Iterable
 from multiprocessing import connection as _std
 from multiprocessing import reduction as _reduction
-from multiprocessing.connection import AuthenticationError as AuthenticationError  # type: ignore[attr-defined]
-from multiprocessing.connection import BufferTooShort as BufferTooShort  # type: ignore[attr-defined]
+from multiprocessing.connection import AuthenticationError as AuthenticationError  # type: ignore[attr-defined]  # no stub
+from multiprocessing.connection import BufferTooShort as BufferTooShort  # type: ignore[attr-defined]  # no stub
 from multiprocessing.connection import Client as Client
 from multiprocessing.connection import Listener as Listener
 from multiprocessing.connection import answer_challenge as answer_challenge
@@ -48,7 +48,7 @@ class Connection(_std.Connection):
 
     def _send(self, buf: Any, write: Any = os.write) -> None:
         if not _can_park():
-            super()._send(buf)  # type: ignore[misc]
+            super()._send(buf)  # type: ignore[misc]  # private: no stub
             return
         view = memoryview(buf)
         while view:
@@ -56,7 +56,7 @@ class Connection(_std.Connection):
 
     def _recv(self, size: int, read: Any = os.read) -> io.BytesIO:
         if not _can_park():
-            found: io.BytesIO = super()._recv(size)  # type: ignore[misc]
+            found: io.BytesIO = super()._recv(size)  # type: ignore[misc]  # private: no stub
             return found
         buf = io.BytesIO()
         while buf.tell() < size:

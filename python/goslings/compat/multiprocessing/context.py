@@ -20,7 +20,7 @@ from multiprocessing.context import ProcessError as ProcessError
 from multiprocessing.context import TimeoutError as TimeoutError
 from multiprocessing.context import assert_spawning as assert_spawning
 from multiprocessing.context import get_spawning_popen as get_spawning_popen
-from multiprocessing.context import reduction as reduction  # type: ignore[attr-defined]
+from multiprocessing.context import reduction as reduction  # type: ignore[attr-defined]  # no stub
 from multiprocessing.context import set_spawning_popen as set_spawning_popen
 from typing import Any
 
@@ -57,7 +57,7 @@ class _Joins(_process.BaseProcess):
         popen: Any = getattr(self, "_popen", None)
         if popen is None or popen.returncode is not None:
             return False
-        if self._parent_pid != os.getpid():  # type: ignore[attr-defined]
+        if self._parent_pid != os.getpid():  # type: ignore[attr-defined]  # private: no stub
             return False
         if popen.method == "forkserver":
             return wait_fd(popen.sentinel, False, timeout)

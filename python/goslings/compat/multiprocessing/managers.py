@@ -8,7 +8,7 @@ which were made for that.
 from __future__ import annotations
 
 from multiprocessing import managers as _std
-from multiprocessing.managers import AcquirerProxy as AcquirerProxy  # type: ignore[attr-defined]
+from multiprocessing.managers import AcquirerProxy as AcquirerProxy  # type: ignore[attr-defined]  # no stub
 from multiprocessing.managers import BaseProxy as BaseProxy
 from multiprocessing.managers import Namespace as Namespace
 from multiprocessing.managers import Token as Token

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import types
 from multiprocessing import pool as _std
-from multiprocessing.pool import MaybeEncodingError as MaybeEncodingError  # type: ignore[attr-defined]
+from multiprocessing.pool import MaybeEncodingError as MaybeEncodingError  # type: ignore[attr-defined]  # no stub
 from multiprocessing.pool import ThreadPool as ThreadPool
 from typing import Any
 
@@ -28,7 +28,7 @@ class _Waits:
             self._event.set()
 
 
-class ApplyResult(_Waits, _std.ApplyResult):  # type: ignore[type-arg]
+class ApplyResult(_Waits, _std.ApplyResult):  # type: ignore[type-arg]  # generic in the stub only
     """What `Pool.apply_async` returns."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -36,7 +36,7 @@ class ApplyResult(_Waits, _std.ApplyResult):  # type: ignore[type-arg]
         self._park()
 
 
-class MapResult(_Waits, _std.MapResult):  # type: ignore[type-arg]
+class MapResult(_Waits, _std.MapResult):  # type: ignore[type-arg]  # generic in the stub only
     """What `Pool.map_async` returns."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -44,7 +44,7 @@ class MapResult(_Waits, _std.MapResult):  # type: ignore[type-arg]
         self._park()
 
 
-class IMapIterator(_std.IMapIterator):  # type: ignore[type-arg]
+class IMapIterator(_std.IMapIterator):  # type: ignore[type-arg]  # generic in the stub only
     """What `Pool.imap` returns."""
 
     def __init__(self, pool: Any) -> None:
@@ -52,7 +52,7 @@ class IMapIterator(_std.IMapIterator):  # type: ignore[type-arg]
         self._cond: Any = Cond(Mutex())
 
 
-class IMapUnorderedIterator(IMapIterator, _std.IMapUnorderedIterator):  # type: ignore[type-arg]
+class IMapUnorderedIterator(IMapIterator, _std.IMapUnorderedIterator):  # type: ignore[type-arg]  # generic in the stub only
     """What `Pool.imap_unordered` returns."""
 
 
@@ -77,7 +77,7 @@ class Pool(_std.Pool):
     """As `multiprocessing.pool.Pool`."""
 
     apply_async = _with_our_results(_std.Pool.apply_async)
-    _map_async = _with_our_results(_std.Pool._map_async)  # type: ignore[attr-defined]
+    _map_async = _with_our_results(_std.Pool._map_async)  # type: ignore[attr-defined]  # private: no stub
     imap = _with_our_results(_std.Pool.imap)
     imap_unordered = _with_our_results(_std.Pool.imap_unordered)
 

@@ -17,9 +17,9 @@ from multiprocessing import context as _context
 from multiprocessing import reduction as _reduction
 from multiprocessing import synchronize as _std
 from multiprocessing import util as _util
-from multiprocessing.synchronize import RECURSIVE_MUTEX as RECURSIVE_MUTEX  # type: ignore[attr-defined]
-from multiprocessing.synchronize import SEM_VALUE_MAX as SEM_VALUE_MAX  # type: ignore[attr-defined]
-from multiprocessing.synchronize import SEMAPHORE as SEMAPHORE  # type: ignore[attr-defined]
+from multiprocessing.synchronize import RECURSIVE_MUTEX as RECURSIVE_MUTEX  # type: ignore[attr-defined]  # no stub
+from multiprocessing.synchronize import SEM_VALUE_MAX as SEM_VALUE_MAX  # type: ignore[attr-defined]  # no stub
+from multiprocessing.synchronize import SEMAPHORE as SEMAPHORE  # type: ignore[attr-defined]  # no stub
 from multiprocessing.synchronize import Barrier as Barrier
 from multiprocessing.synchronize import Condition as Condition
 from multiprocessing.synchronize import Event as Event
@@ -142,7 +142,7 @@ class SemLock(_std.SemLock):
 
     def _prepare(self) -> None:
         self._is_fork_ctx = False
-        self._make_methods()  # type: ignore[attr-defined]
+        self._make_methods()  # type: ignore[attr-defined]  # private: no stub
         _util.register_after_fork(self, lambda lock: lock._semlock._after_fork())
 
     def __getstate__(self) -> Any:

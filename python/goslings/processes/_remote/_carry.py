@@ -47,7 +47,7 @@ def _of_yours(number: int) -> Any:
 def _make_pickler() -> Any:
     import cloudpickle
 
-    class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+    class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no types
         """Pickles for one session."""
 
         def __init__(self, file: io.BytesIO, session: Session) -> None:

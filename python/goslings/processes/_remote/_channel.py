@@ -128,19 +128,19 @@ class _Receives[T](_Remote):
 
     def __iter__(self) -> Iterator[T]:
         while True:
-            value, ok = self.recv_ok()
-            if not ok:
+            answer = self.recv_ok()
+            if not answer[1]:
                 return
-            yield value  # type: ignore[misc]
+            yield answer[0]
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> T:
-        value, ok = await self.arecv_ok()
-        if not ok:
+        answer = await self.arecv_ok()
+        if not answer[1]:
             raise StopAsyncIteration
-        return value  # type: ignore[return-value]
+        return answer[0]
 
 
 def _value(answer: tuple[Any, bool]) -> Any:
