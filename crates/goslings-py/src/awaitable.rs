@@ -312,7 +312,7 @@ impl Awaitable {
         before
     }
 
-    /// The next step of `await`. `alone`: nobody else refers to it.
+    /// The next step of `await`. `alone`: nobody else refers to it, or can until this has returned or called something.
     #[inline]
     pub(crate) fn step(&self, py: Python<'_>, alone: bool) -> PyResult<Went> {
         let before = match alone {

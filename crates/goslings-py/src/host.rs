@@ -732,9 +732,10 @@ fn install_steps(py: Python<'_>) {
         let py = unsafe { Python::assume_attached() };
         // SAFETY: by the contract; the caller keeps it alive.
         let awaitable = unsafe { Borrowed::from_ptr(py, awaitable).cast_unchecked::<Awaitable>() };
-        // If there is one reference, it is the caller's: nobody else can get one.
+        // If there is one reference, it is the caller's, and while we have the GIL nobody else can get one. Without it
+        // somebody can at any moment, by looking at what the coroutine awaits.
         // SAFETY: a live object.
-        let alone = unsafe { ffi::Py_REFCNT(awaitable.as_ptr()) == 1 };
+        let alone = !cfg!(Py_GIL_DISABLED) && unsafe { ffi::Py_REFCNT(awaitable.as_ptr()) == 1 };
         awaitable.get().step(py, alone)
     }
     unsafe extern "C" fn send(
