@@ -34,6 +34,9 @@ mod net;
 #[expect(unsafe_code, reason = "an Arc in a word")]
 mod once;
 mod patched;
+#[allow(dead_code, reason = "streams and leases come to use it")]
+#[expect(unsafe_code, reason = "a number that the interpreter reads")]
+mod plain;
 #[expect(unsafe_code, reason = "a descriptor of its own")]
 mod port;
 #[expect(unsafe_code, reason = "calls into the C file that reads frames")]

@@ -3,7 +3,7 @@
 //!
 //! Where is what: `segment.rs` memory and its descriptor; `ring.rs` messages in one direction; `socket.rs` descriptors and
 //! bells; `link.rs` both directions together; `futex.rs` sleeping on a shared word; `lock.rs` and `cells.rs` what `Value` and
-//! `Array` need.
+//! `Array` need; `plain.rs` values that need no pickle.
 //!
 //! **What comes from the other side is not trusted.** Each length, offset and number in shared memory is read once, checked,
 //! and used from the copy. Shared memory is touched through atomics, so that whatever the other side does meanwhile is a wrong
@@ -27,6 +27,7 @@ mod link;
 #[cfg(not(loom))]
 #[expect(unsafe_code, reason = "half of a word")]
 mod lock;
+mod plain;
 #[expect(unsafe_code, reason = "copies from memory of the caller's")]
 mod ring;
 #[cfg(not(loom))]
@@ -46,6 +47,7 @@ pub use futex::{Slept, ping_pong, sleep, wake};
 pub use link::{Body, INLINE_MAX, LinkError, Message, Receiver, Sender, pair};
 #[cfg(not(loom))]
 pub use lock::Lock;
+pub use plain::Plain;
 pub use ring::{Garbage, Source};
 #[cfg(not(loom))]
 pub use segment::Segment;
