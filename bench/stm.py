@@ -1,7 +1,9 @@
 """What a transaction costs: `python bench/stm.py`. Beside `threading.Lock`, and beside atomix-stm if that is installed.
 
     counter   one variable read and written: as a transaction, and under a lock
-    bank      transfers between 64 accounts by 4 goroutines: two workers over one
+    bank      transfers between 64 accounts by 4 goroutines: two workers over one; and how long a word takes from one
+              thread to another and back. A commit moves what it writes between the processors: where these share no
+              cache (a virtual machine may be moved so at any time), that costs more than a second worker brings
     readers   transactions that read 8 of 1,024 variables: two workers over one, beside two processes over one;
               and the same where the interpreter counts references to three of four values that they find
     wake      from a commit to where a consumer goes on that was blocked in retry()
@@ -25,7 +27,7 @@ from collections.abc import Callable
 from typing import Any
 
 import goslings
-from goslings import go
+from goslings import AtomicInt, go
 from goslings.stm import TVar, atomically, check
 
 ACCOUNTS = 64
@@ -107,7 +109,9 @@ def counter(rounds: int) -> None:
     print("counter   " + ", ".join(f"{name} {value:,.0f} ns" for name, value in ns.items()))
     print(f"          {ns['goslings.stm'] / ns['threading.Lock']:.2f} times a lock (owed: at most 4)")
     if "atomix-stm" in ns:
-        print(f"          {ns['atomix-stm'] / ns['goslings.stm']:.1f} times faster than atomix-stm (owed: at least 10)")
+        print(
+            f"          {ns['atomix-stm'] / ns['goslings.stm']:.1f} times faster than atomix-stm (owed: at least 10)"
+        )
     else:
         print("          atomix-stm is not installed: pip install atomix-stm")
 
@@ -140,6 +144,30 @@ def look(some: tuple[TVar[int], ...]) -> int:
     for variable in some:
         total += variable.get()
     return total
+
+
+def there_and_back(times: int = 20_000) -> float:
+    """How long a word takes between two threads that look for it all the time, in ns; what their looks cost included."""
+    word = AtomicInt()
+
+    def answer() -> None:
+        for turn in range(0, 2 * times, 2):
+            while word.load() != turn + 1:
+                pass
+            word.store(turn + 2)
+
+    thread = threading.Thread(target=answer)
+    thread.start()
+
+    def ask() -> None:
+        for turn in range(0, 2 * times, 2):
+            word.store(turn + 1)
+            while word.load() != turn + 2:
+                pass
+
+    took = timed(ask)
+    thread.join()
+    return took / times * 1e9
 
 
 def readings(count: int, most: int = 256) -> Callable[[int], None]:
@@ -232,16 +260,26 @@ def wake(times: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=5, help="of each measurement (default: %(default)s)")
-    parser.add_argument("--count", type=int, default=20_000, help="transactions of a goroutine (default: %(default)s)")
+    parser.add_argument(
+        "--count", type=int, default=20_000, help="transactions of a goroutine (default: %(default)s)"
+    )
     args = parser.parse_args()
     kind = "GIL" if getattr(sys, "_is_gil_enabled", lambda: True)() else "free-threaded"
     print(f"CPython {sys.version.split()[0]}, {kind}, {os.cpu_count()} processors; {args.rounds} rounds")
     counter(args.rounds)
-    bank, rounds = speed_up(args.rounds, transfers(args.count))
+    free = kind != "GIL"
+    before = there_and_back() if free else 0.0
+    bank, rounds = speed_up(3 * args.rounds, transfers(args.count))
     spread = f"{min(rounds):.2f} to {max(rounds):.2f}"
     print(f"bank      two workers {bank:.2f} times one, {spread} (owed, free-threaded: at least 1.5)")
+    if free:
+        print(
+            f"          a word there and back between two threads: {before:.0f} ns before, {there_and_back():.0f} ns after"
+        )
     readers, rounds = speed_up(args.rounds, readings(args.count))
     spread = f"{min(rounds):.2f} to {max(rounds):.2f}"
     most = ceiling(max(1, args.rounds // 2), args.count)

@@ -333,7 +333,6 @@ impl<'a, 'py> Attempts<'a, 'py> {
     fn attempt(&mut self) -> Went<'py> {
         let running = self.running();
         running.pin.set(Some(pin()));
-        running.tx.borrow_mut().begin();
         let linked = Linked::new(running);
         let mut result = self.given.call(self.function);
         if let Ok(value) = &result {

@@ -77,7 +77,6 @@ fn new_space() -> &'static Space {
 fn atomically<R>(space: &'static Space, mut body: impl FnMut(&mut Tx) -> Result<R, Conflict>) -> R {
     let mut tx = Tx::new(space);
     loop {
-        tx.begin();
         if let Ok(result) = body(&mut tx) {
             loop {
                 match tx.commit() {
@@ -132,6 +131,39 @@ fn no_two_write_what_the_other_has_read() {
 }
 
 #[test]
+fn an_attempt_with_an_old_snapshot_sees_what_was_together_and_what_is_done() {
+    model(0, || {
+        let (space, (x, y)) = (new_space(), cells());
+        let mut tx = Tx::new(space);
+        tx.write(&x, 1);
+        tx.write(&y, 1);
+        assert_eq!(tx.commit(), Ok(()));
+        tx.clear();
+        let (a, b) = (x.clone(), y.clone());
+        let done = Arc::new(AtomicU64::new(0));
+        let tell = Arc::clone(&done);
+        let writer = thread::spawn(move || {
+            for value in 2..=3 {
+                atomically(space, |tx| {
+                    tx.write(&a, value);
+                    tx.write(&b, value);
+                    Ok(())
+                });
+                tell.store(u64::from(value), Ordering::Release);
+            }
+        });
+        let least = done.load(Ordering::Acquire);
+        if let Ok(first) = tx.read(&x)
+            && let Ok(second) = tx.read(&y)
+        {
+            assert_eq!(first, second);
+            assert!(u64::from(first) >= least, "older than what was done before it began");
+        }
+        writer.join().expect("no panic");
+    });
+}
+
+#[test]
 fn no_attempt_sees_half_a_commit() {
     model(0, || {
         let (space, (x, y)) = (new_space(), cells());
@@ -144,7 +176,6 @@ fn no_attempt_sees_half_a_commit() {
             });
         });
         let mut tx = Tx::new(space);
-        tx.begin();
         if let Ok(first) = tx.read(&x)
             && let Ok(second) = tx.read(&y)
         {
@@ -167,7 +198,6 @@ fn who_waits_for_a_change_is_woken() {
         });
         loop {
             let mut tx = Tx::new(space);
-            tx.begin();
             if let (Ok(_), Ok(1)) = (tx.read(&y), tx.read(&x)) {
                 break;
             }
@@ -196,7 +226,6 @@ fn who_has_the_turn_comes_through() {
         tx.take_turn().expect("nobody cancels");
         let mut lost = 0;
         loop {
-            tx.begin();
             add(&mut tx, &x);
             if tx.commit() == Ok(()) {
                 break;
@@ -225,7 +254,6 @@ fn an_alternative_that_was_undone_is_still_watched() {
         // or_else: first x, which undoes its write, then y; both retry.
         loop {
             let mut tx = Tx::new(space);
-            tx.begin();
             let mark = tx.nest();
             let first = tx.read(&x);
             tx.write(&y, 7);

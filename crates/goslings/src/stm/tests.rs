@@ -27,7 +27,6 @@ fn atomically_with<R>(mut body: impl FnMut(&mut Tx) -> Result<R, Conflict>) -> (
     let mut tx = Tx::new(space());
     let mut lost = 0;
     loop {
-        tx.begin();
         if let Ok(result) = body(&mut tx) {
             loop {
                 match tx.commit() {
@@ -49,7 +48,6 @@ fn atomically_with<R>(mut body: impl FnMut(&mut Tx) -> Result<R, Conflict>) -> (
 fn it_sees_its_own_writes_and_others_see_them_after_the_commit() {
     let x = cell(1);
     let mut tx = Tx::new(space());
-    tx.begin();
     assert_eq!(tx.read(&x), Ok(1));
     assert_eq!(tx.write(&x, 2), None);
     assert_eq!(tx.write(&x, 3), Some(2));
@@ -62,38 +60,30 @@ fn it_sees_its_own_writes_and_others_see_them_after_the_commit() {
 fn a_change_of_what_was_read_is_a_conflict_and_of_anything_else_is_not() {
     let (x, y) = (cell(1), cell(1));
     let (mut a, mut b) = (Tx::new(space()), Tx::new(space()));
-    a.begin();
     assert_eq!(a.read(&x), Ok(1));
-    b.begin();
     b.write(&x, 2);
     assert_eq!(b.commit(), Ok(()));
     // Newer than the snapshot, which cannot move past the change of x.
     b.clear();
-    b.begin();
     b.write(&y, 2);
     assert_eq!(b.commit(), Ok(()));
     assert_eq!(a.read(&y), Err(Conflict));
     a.clear();
-    a.begin();
     assert_eq!(a.read(&x), Ok(2));
     b.clear();
-    b.begin();
     b.write(&y, 3);
     assert_eq!(b.commit(), Ok(()));
     assert_eq!(a.read(&y), Ok(3), "the snapshot moves: x is what it was");
     a.write(&x, 5);
     b.clear();
-    b.begin();
     b.write(&y, 4);
     assert_eq!(b.commit(), Ok(()));
     assert_eq!(a.commit(), Err(CommitError::Conflict));
     assert_eq!((x.get(), y.get()), (2, 4));
     // What was written blindly conflicts with nobody.
     let mut c = Tx::new(space());
-    c.begin();
     c.write(&x, 7);
     b.clear();
-    b.begin();
     b.write(&x, 6);
     assert_eq!(b.commit(), Ok(()));
     assert_eq!(c.commit(), Ok(()));
@@ -104,7 +94,6 @@ fn a_change_of_what_was_read_is_a_conflict_and_of_anything_else_is_not() {
 fn nested_parts_are_undone_alone_and_what_they_read_stays_read() {
     let vars: Vec<Cell> = (0..40).map(cell).collect();
     let mut tx = Tx::new(space());
-    tx.begin();
     for var in &vars[..20] {
         tx.write(var, 100);
     }
@@ -213,7 +202,6 @@ fn a_long_transaction_gets_its_turn() {
 fn a_watch_ends_with_any_change_and_with_time() {
     let (x, y, z) = (cell(0), cell(0), cell(0));
     let mut tx = Tx::new(space());
-    tx.begin();
     assert_eq!((tx.read(&x), tx.read(&y)), (Ok(0), Ok(0)));
     tx.write(&z, 1);
     let watch = tx.watch();

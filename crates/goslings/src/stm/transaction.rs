@@ -48,7 +48,8 @@ pub struct Mark(usize);
 /// A transaction, to be attempted until it commits.
 pub struct Transaction<K: Var> {
     space: &'static Space,
-    /// All that was read is of this time.
+    /// All that was read is of this time. An attempt begins with that of the one before, not with a look at the clock,
+    /// which all commits write: what is newer moves it.
     snapshot: u64,
     entries: Vec<Entry<K>>,
     /// For each entry, what is to be written. After a commit: what was there before.
@@ -83,14 +84,7 @@ impl<K: Var> Transaction<K> {
         }
     }
 
-    /// Begins an attempt. The one before must have been cleared.
-    #[inline]
-    pub fn begin(&mut self) {
-        debug_assert!(self.entries.is_empty(), "not cleared");
-        self.snapshot = self.space.now();
-    }
-
-    /// Forgets everything. Drops variables and values.
+    /// Forgets everything: the next attempt may begin. Drops variables and values.
     #[inline]
     pub fn clear(&mut self) {
         self.depth = 0;
@@ -317,20 +311,20 @@ impl<K: Var> Transaction<K> {
     fn publish_in(&mut self, order: &[usize], wakes: &mut WakeList<()>) -> Result<(), CommitError> {
         let locks = order.iter().map(|&place| self.entries[place].var.mutex());
         let mut guards: SmallGuards<'_, Watchers, INLINE> = lock_all(locks);
-        if self.space.is_taken() && !self.has_turn {
-            return Err(CommitError::NotNow);
-        }
         for &place in order {
             self.entries[place].var.announce();
         }
-        let time = self.space.draw();
+        let (time, taken) = self.space.draw();
+        let not_now = taken && !self.has_turn;
         // Nobody has drawn a time since the snapshot: what was read then is what there is.
-        if time != self.snapshot + 1 && !self.is_valid(true) {
+        if not_now || time != self.snapshot + 1 && !self.is_valid(true) {
             for &place in order {
                 self.entries[place].var.renounce();
             }
-            return Err(CommitError::Conflict);
+            return Err(if not_now { CommitError::NotNow } else { CommitError::Conflict });
         }
+        // For the next attempt, which begins where this one ends.
+        self.snapshot = time;
         for (number, &place) in order.iter().enumerate() {
             let value = self.pending[place].as_mut().expect("what is to be written");
             self.entries[place].var.publish(guards.get(number), time, value, wakes);

@@ -2,21 +2,23 @@
 //!
 //! **Invariants**
 //! * The clock only grows; each commit that writes draws a time of its own.
-//! * While somebody has the turn, nobody else publishes. Commits that were past that check when it was taken may
+//! * While somebody has the turn, nobody else publishes. Commits that had drawn their time when it was taken may
 //!   still come through; there are at most as many as threads, so whoever has the turn soon meets no conflict.
 
 use crate::clock::Wait;
 use crate::mutex::Mutex;
-use crate::sync::{AtomicU32, AtomicU64, Ordering};
+use crate::sync::{AtomicU64, Ordering};
 use crate::waiter::{Park, Parker, at_once};
 use crate::waiting::WaitError;
 use std::sync::OnceLock;
 
+/// In the word, beside the time: somebody has the turn.
+const TAKEN: u64 = 1;
+
 /// A clock and a turn: variables of one space are used in transactions of that space.
 pub struct Space {
-    clock: AtomicU64,
-    /// Whether somebody has the turn.
-    taken: AtomicU32,
+    /// `time << 1`, and TAKEN: a commit finds both with the one access that it needs anyway.
+    word: AtomicU64,
     turn: Mutex,
 }
 
@@ -29,35 +31,34 @@ pub fn space() -> &'static Space {
 
 impl Space {
     pub(super) fn new() -> Space {
-        Space { clock: AtomicU64::new(0), taken: AtomicU32::new(0), turn: Mutex::new() }
+        Space { word: AtomicU64::new(0), turn: Mutex::new() }
     }
 
     /// The time of the last commit.
     #[inline]
     pub(super) fn now(&self) -> u64 {
         // Ordering: Acquire pairs with the Release in `draw`: the locks that those commits held are seen.
-        self.clock.load(Ordering::Acquire)
+        self.word.load(Ordering::Acquire) >> 1
     }
 
-    /// The time of a new commit, whose variables are locked and announced.
+    /// The time of a new commit, whose variables are locked and announced; and whether somebody has the turn.
     #[inline]
-    pub(super) fn draw(&self) -> u64 {
+    pub(super) fn draw(&self) -> (u64, bool) {
         // Ordering: AcqRel. Release: whoever draws or reads the clock later sees our announcements. Acquire: we
         // see those of all who drew before.
-        self.clock.fetch_add(1, Ordering::AcqRel) + 1
+        let word = self.word.fetch_add(2, Ordering::AcqRel);
+        ((word >> 1) + 1, word & TAKEN != 0)
     }
 
-    #[inline]
-    pub(super) fn is_taken(&self) -> bool {
-        // Ordering: Relaxed. Seen late, it lets one commit more through.
-        self.taken.load(Ordering::Relaxed) != 0
+    fn is_taken(&self) -> bool {
+        // Ordering: Relaxed. Seen late, it lets its reader try once more.
+        self.word.load(Ordering::Relaxed) & TAKEN != 0
     }
 
     /// Takes the turn; only who has it publishes from now on.
     pub(super) async fn take(&self, parker: &impl Park) -> Result<(), WaitError> {
         self.turn.lock_with(Wait::Forever, parker).await?;
-        // Ordering: Relaxed. See `is_taken`.
-        self.taken.store(1, Ordering::Relaxed);
+        self.take_word();
         Ok(())
     }
 
@@ -65,16 +66,20 @@ impl Space {
     pub(super) fn try_take(&self) -> bool {
         let taken = self.turn.try_lock();
         if taken {
-            // Ordering: Relaxed. See `is_taken`.
-            self.taken.store(1, Ordering::Relaxed);
+            self.take_word();
         }
         taken
     }
 
+    fn take_word(&self) {
+        // Ordering: Relaxed. All changes of the word are in one order: who draws later finds it.
+        self.word.fetch_or(TAKEN, Ordering::Relaxed);
+    }
+
     /// Gives it back.
     pub(super) fn give_back(&self) {
-        // Ordering: Relaxed. See `is_taken`; who waits is woken by the unlock.
-        self.taken.store(0, Ordering::Relaxed);
+        // Ordering: Relaxed. As in `take_word`; who waits is woken by the unlock.
+        self.word.fetch_and(!TAKEN, Ordering::Relaxed);
         let _ = self.turn.unlock();
     }
 

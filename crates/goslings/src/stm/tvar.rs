@@ -201,11 +201,13 @@ impl<V: Share> TVar<V> {
         let mut wakes = WakeList::new();
         {
             let mut watchers = self.watchers.lock();
-            if space.is_taken() {
+            self.announce();
+            let (time, taken) = space.draw();
+            if taken {
+                self.renounce();
                 return Err(value);
             }
-            self.announce();
-            self.publish(&mut watchers, space.draw(), &mut value, &mut wakes);
+            self.publish(&mut watchers, time, &mut value, &mut wakes);
         }
         wakes.wake_all();
         Ok(value)
