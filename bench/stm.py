@@ -109,9 +109,7 @@ def counter(rounds: int) -> None:
     print("counter   " + ", ".join(f"{name} {value:,.0f} ns" for name, value in ns.items()))
     print(f"          {ns['goslings.stm'] / ns['threading.Lock']:.2f} times a lock (owed: at most 4)")
     if "atomix-stm" in ns:
-        print(
-            f"          {ns['atomix-stm'] / ns['goslings.stm']:.1f} times faster than atomix-stm (owed: at least 10)"
-        )
+        print(f"          {ns['atomix-stm'] / ns['goslings.stm']:.1f} times faster than atomix-stm (owed: at least 10)")
     else:
         print("          atomix-stm is not installed: pip install atomix-stm")
 
@@ -260,13 +258,9 @@ def wake(times: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5, help="of each measurement (default: %(default)s)")
-    parser.add_argument(
-        "--count", type=int, default=20_000, help="transactions of a goroutine (default: %(default)s)"
-    )
+    parser.add_argument("--count", type=int, default=20_000, help="transactions of a goroutine (default: %(default)s)")
     args = parser.parse_args()
     kind = "GIL" if getattr(sys, "_is_gil_enabled", lambda: True)() else "free-threaded"
     print(f"CPython {sys.version.split()[0]}, {kind}, {os.cpu_count()} processors; {args.rounds} rounds")
