@@ -114,6 +114,80 @@ def test_a_long_message_is_not_copied_and_cannot_be_written(pair: Pair) -> None:
     assert isinstance(data.obj, Segment)
 
 
+def inode(data: Any) -> int:
+    """The file in which a long message lies."""
+    return os.fstat(data.obj.fileno()).st_ino
+
+
+def test_the_memory_of_a_long_message_is_used_again_when_nobody_has_it(pair: Pair) -> None:
+    one, other = pair
+
+    def sent(letter: bytes) -> Any:
+        one.send([letter * LONG])
+        return other.recv(SECONDS)[0]
+
+    held = sent(b"a")
+    first, second = inode(held), inode(sent(b"b"))
+    assert second != first and bytes(held) == b"a" * LONG
+    part = held[5:10]
+    del held
+    assert inode(sent(b"c")) == second and bytes(part) == b"aaaaa"
+    del part
+    again = [inode(sent(bytes([ord("d") + turn]))) for turn in range(4)]
+    assert set(again) <= {first, second}
+
+
+def test_memory_that_is_not_used_is_given_back(pair: Pair) -> None:
+    one, other = pair
+
+    def files() -> set[int]:
+        # Those of links have names, in /proc alone.
+        found = set()
+        for fd in os.listdir("/proc/self/fd"):
+            with contextlib.suppress(OSError):
+                if os.readlink(f"/proc/self/fd/{fd}").startswith("/memfd:goslings"):
+                    found.add(os.stat(f"/proc/self/fd/{fd}").st_ino)
+        return found
+
+    before = files()
+    one.send([b"x" * LONG])
+    data = other.recv(SECONDS)[0]
+    used = inode(data)
+    assert used in files() - before
+    del data
+    until(lambda: used not in files(), SECONDS)
+    one.send([b"y" * LONG])
+    assert bytes(other.recv(SECONDS)[0]) == b"y" * LONG
+
+
+def test_a_forked_child_does_not_keep_the_memory_of_messages(pair: Pair) -> None:
+    one, other = pair
+    for letter in (b"a", b"b"):  # the second one is written to a mapping
+        one.send([letter * LONG])
+        other.recv(SECONDS)
+
+    def mapped() -> int:
+        with open("/proc/self/maps") as maps:
+            return sum("memfd:goslings" in line and line.split()[1] == "rw-s" for line in maps)
+
+    before = mapped()
+    seen, told = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        with contextlib.suppress(BaseException):
+            os.write(told, str(mapped()).encode())
+            one.close()  # which unmaps nothing of this process
+            status = 0
+        os._exit(status)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert int(os.read(seen, 100)) < before
+    os.close(seen)
+    os.close(told)
+    one.send([b"c" * LONG])
+    assert bytes(other.recv(SECONDS)[0]) == b"c" * LONG
+
+
 def test_a_buffer_of_numbers_is_sent_as_its_bytes(pair: Pair) -> None:
     one, other = pair
     numbers = array.array("d", [1.5, 2.5])

@@ -15,7 +15,7 @@ use crate::timeout::wait;
 use goslings::net::{Direction, NetError, Owned};
 use goslings::{Wait, WaitError};
 use goslings_shm::{
-    Body, FDS_MAX, INLINE_MAX, LinkError, Receiver, Sender, Source, Watched, generation, pair,
+    Body, FDS_MAX, INLINE_MAX, LinkError, Receiver, Sender, Source, Spares, Watched, generation, pair,
 };
 use pyo3::exceptions::{
     PyBrokenPipeError, PyConnectionError, PyEOFError, PyMemoryError, PyOverflowError, PyValueError,
@@ -26,8 +26,9 @@ use pyo3::types::{PyBytes, PyList, PyMemoryView, PySlice};
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
-use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// How long whoever receives looks again and again before it sleeps: longer than the other side needs to wake up and answer,
@@ -38,6 +39,8 @@ const SPIN: Duration = Duration::from_micros(50);
 const VAIN: u32 = 3;
 /// See [`VAIN`].
 const PROBE: u32 = 16;
+/// How long a link keeps the memory of a long message for another one.
+const SPARE: Duration = Duration::from_secs(1);
 /// How many looks there are between two looks at the clock.
 const LOOKS: u32 = 32;
 
@@ -92,6 +95,8 @@ pub(crate) struct Link {
     receiving: End<Receiver>,
     /// How many waits in a row have not ended with a look.
     vain: AtomicU32,
+    /// The memory of long messages.
+    spares: Arc<Spares>,
     /// Whether this end was closed: whatever stops a call then, that is why.
     closed: AtomicBool,
     /// Which process made it, by how many forks that descends from.
@@ -163,6 +168,23 @@ impl Link {
         of.attempt(direction, || wait, false, attempt).map_err(no_wait)?
     }
 
+    /// Writes a long message. Somebody sees to it that its memory is not kept for longer than it is used.
+    fn apart(&self, py: Python<'_>, len: usize, sources: &[Source<'_>]) -> Result<OwnedFd, LinkError> {
+        let written = detached(py, || self.spares.written(len, sources)).map_err(LinkError::System)?;
+        if self.spares.must_be_tended() {
+            let spares = Arc::downgrade(&self.spares);
+            let tend = move || {
+                while spares.upgrade().is_some_and(|spares| spares.trim(SPARE)) {
+                    thread::sleep(SPARE / 2);
+                }
+            };
+            if thread::Builder::new().name("goslings-spares".into()).spawn(tend).is_err() {
+                self.spares.trim(Duration::ZERO);
+            }
+        }
+        Ok(written)
+    }
+
     fn send_parts(
         &self,
         py: Python<'_>,
@@ -171,12 +193,7 @@ impl Link {
         wait: Wait,
     ) -> Result<(), Stopped> {
         let len: usize = sources.iter().map(Source::len).sum();
-        let apart = if len > INLINE_MAX {
-            let made = detached(py, || Sender::apart(len, sources));
-            Some(made.map_err(LinkError::System)?)
-        } else {
-            None
-        };
+        let apart = if len > INLINE_MAX { Some(self.apart(py, len, sources)?) } else { None };
         let _turn = self.sending.turn(wait).map_err(NetError::Wait)?;
         let reserve = |room: BorrowedFd<'_>| {
             let reserved = self.socket.with(|socket| {
@@ -213,12 +230,7 @@ impl Link {
         fds: &[BorrowedFd<'_>],
     ) -> Result<bool, Stopped> {
         let len: usize = sources.iter().map(Source::len).sum();
-        let apart = if len > INLINE_MAX {
-            let made = detached(py, || Sender::apart(len, sources));
-            Some(made.map_err(LinkError::System)?)
-        } else {
-            None
-        };
+        let apart = if len > INLINE_MAX { Some(self.apart(py, len, sources)?) } else { None };
         if !self.sending.turn.try_lock() {
             return Ok(false);
         }
@@ -342,6 +354,7 @@ impl Link {
         drop(self.watched.lock().unwrap_or_else(PoisonError::into_inner).take());
         self.socket.close();
         self.room.close();
+        self.spares.trim(Duration::ZERO);
     }
 }
 
@@ -390,6 +403,7 @@ impl Link {
             sending: End::new(sender),
             receiving: End::new(receiver),
             vain: AtomicU32::new(0),
+            spares: Arc::default(),
             closed: AtomicBool::new(false),
             generation: generation(),
             watched: Leaf::new(Some(watched)),

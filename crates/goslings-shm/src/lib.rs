@@ -1,7 +1,8 @@
 //! Memory that several processes share: segments, rings of messages, and what wakes whoever waits for them. It knows neither
 //! Python nor the runtime: nothing here waits, but what says so; whoever calls waits as it likes.
 //!
-//! Where is what: `segment.rs` memory and its descriptor; `ring.rs` messages in one direction; `socket.rs` descriptors and
+//! Where is what: `segment.rs` memory and its descriptor; `ring.rs` messages in one direction;
+//! `spares.rs` the memory of long messages; `socket.rs` descriptors and
 //! bells; `link.rs` both directions together; `futex.rs` sleeping on a shared word; `lock.rs` and `cells.rs` what `Value` and
 //! `Array` need; `plain.rs` values that need no pickle.
 //!
@@ -35,6 +36,9 @@ mod ring;
 mod segment;
 #[cfg(not(loom))]
 mod socket;
+#[cfg(not(loom))]
+#[expect(unsafe_code, reason = "mappings, and leases on files")]
+mod spares;
 mod sync;
 
 #[cfg(not(loom))]
@@ -53,6 +57,8 @@ pub use ring::{Garbage, Source};
 pub use segment::Segment;
 #[cfg(not(loom))]
 pub use socket::FDS_MAX;
+#[cfg(not(loom))]
+pub use spares::Spares;
 
 /// To be called in a forked child, which has one thread, before anything of this crate is used there.
 #[cfg(not(loom))]

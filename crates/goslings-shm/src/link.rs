@@ -14,13 +14,13 @@
 //! * The descriptors of a message are on the socket before its record is in the ring: who reads the record finds them.
 //! * A message is there as a whole or not at all. Whoever dies has sent what it has sent: its end of the socket comes to the
 //!   reader as the end, and the reader looks into the ring once more after it.
-//! * A message that is longer than [`INLINE_MAX`] lies in a file of its own; its record says how long it is, and is longer than
+//! * A message that is longer than [`INLINE_MAX`] lies in a file of its own (`spares.rs`); its record says how long it is, and is longer than
 //!   that takes (`weight`).
 //! * After garbage nothing is read any more.
 
 use crate::forks::Watched;
 use crate::ring::{Consumer, Garbage, Producer, Record, Source, longest};
-use crate::segment::{RingSegment, Segment, written};
+use crate::segment::{RingSegment, Segment};
 use crate::socket;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
@@ -134,14 +134,6 @@ pub fn pair(socket: BorrowedFd<'_>) -> io::Result<(Sender, Receiver, OwnedFd)> {
 }
 
 impl Sender {
-    /// Writes the bytes of a long message to a file of its own.
-    ///
-    /// # Errors
-    /// The system's: ENOSPC, ENOMEM, EFBIG, EMFILE.
-    pub fn apart(len: usize, parts: &[Source<'_>]) -> io::Result<OwnedFd> {
-        written(len, parts)
-    }
-
     /// Whether a message of `len` bytes could be sent now. None: wait until `room` can be read.
     ///
     /// # Errors

@@ -41,8 +41,7 @@ impl Segment {
     pub fn new(len: usize) -> io::Result<Segment> {
         let file = file_of(len)?;
         rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, len as u64)?;
-        rustix::fs::fcntl_add_seals(&file, SEALS)?;
-        Segment::map(file, len, true)
+        Segment::map(seal(file)?, len, true)
     }
 
     /// Maps what another process has made. `at_least`: how long it must be.
@@ -136,7 +135,8 @@ impl Drop for Segment {
     }
 }
 
-fn file_of(len: usize) -> io::Result<OwnedFd> {
+/// New memory, all of it still to be had.
+pub(crate) fn file_of(len: usize) -> io::Result<OwnedFd> {
     if len == 0 {
         return Err(Errno::INVAL.into());
     }
@@ -148,10 +148,9 @@ fn file_of(len: usize) -> io::Result<OwnedFd> {
     Ok(file)
 }
 
-/// A file with the bytes of `parts`, one after another, to be mapped by others. Written, not mapped here: so each byte is
-/// touched once, and that there is no memory left is an error of the call.
-pub(crate) fn written(len: usize, parts: &[Source<'_>]) -> io::Result<OwnedFd> {
-    let file = file_of(len)?;
+/// Writes the bytes of `parts` to a new file, one after another. Written, not mapped here: so each byte is touched once, and that
+/// there is no memory left is an error of the call.
+pub(crate) fn write(file: OwnedFd, parts: &[Source<'_>]) -> io::Result<OwnedFd> {
     let mut at = 0;
     for part in parts {
         let mut done = 0;
@@ -169,6 +168,11 @@ pub(crate) fn written(len: usize, parts: &[Source<'_>]) -> io::Result<OwnedFd> {
             }
         }
     }
+    Ok(file)
+}
+
+/// Its size is final.
+pub(crate) fn seal(file: OwnedFd) -> io::Result<OwnedFd> {
     rustix::fs::fcntl_add_seals(&file, SEALS)?;
     Ok(file)
 }
