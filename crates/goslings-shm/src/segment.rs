@@ -40,7 +40,7 @@ impl Segment {
     /// The system's: ENOMEM, ENOSPC, EMFILE, EFBIG; EINVAL for none at all.
     pub fn new(len: usize) -> io::Result<Segment> {
         let file = file_of(len)?;
-        rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, len as u64)?;
+        reserve(&file, len as u64)?;
         Segment::map(seal(file)?, len, true)
     }
 
@@ -133,6 +133,17 @@ impl Drop for Segment {
         let unmapped = unsafe { rustix::mm::munmap(self.start.as_ptr(), self.len) };
         debug_assert!(unmapped.is_ok(), "{unmapped:?}");
     }
+}
+
+/// Gives the file its memory. In pieces: an older system undoes the whole call when a signal comes, and signals may come
+/// more often than all of it takes.
+fn reserve(file: &OwnedFd, len: u64) -> io::Result<()> {
+    const PIECE: u64 = 16 << 20;
+    for at in (0..len).step_by(PIECE as usize) {
+        let piece = PIECE.min(len - at);
+        rustix::io::retry_on_intr(|| rustix::fs::fallocate(file, FallocateFlags::empty(), at, piece))?;
+    }
+    Ok(())
 }
 
 /// New memory, all of it still to be had.
