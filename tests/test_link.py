@@ -80,6 +80,12 @@ def open_inodes() -> set[int]:
     return inodes
 
 
+def maps() -> set[str]:
+    """The shared memory that is mapped: where, and of which file."""
+    with open("/proc/self/maps") as lines:
+        return {f"{line.split()[0]} {line.split()[4]}" for line in lines if "memfd:" in line}
+
+
 # Messages
 
 
@@ -443,6 +449,25 @@ def test_a_link_that_nobody_has_is_closed() -> None:
         other.recv(SECONDS)
     del other
     assert not inodes & open_inodes()
+
+
+def test_what_is_closed_keeps_nothing_whoever_has_it() -> None:
+    """Neither descriptors nor memory, also of messages that were not received."""
+    before, mapped = open_inodes(), maps()
+    one, other = (Link(end.detach()) for end in socket.socketpair())
+    segment = Segment(4096)
+    one.send([b"first"])
+    assert other.recv(SECONDS) == (b"first", [])
+    one.send([b"unread"], [segment.fileno()])
+    other.send([bytes(LONG)])
+    del segment
+    one.close()
+    other.close()
+    assert not maps() - mapped
+    assert not open_inodes() - before
+    for call in (lambda: one.send([b"late"]), other.recv):
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            call()
 
 
 def test_a_killed_peer_has_sent_what_it_has_sent() -> None:

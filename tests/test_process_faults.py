@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import os
 import random
+import re
 import signal
 import time
 from collections import Counter
@@ -217,12 +220,66 @@ def test_nothing_is_left_open_after_a_pool() -> None:
     del workers, doomed
 
     def left() -> tuple[int, int]:
-        import gc
-
         gc.collect()
         return len(os.listdir("/proc/self/fd")), segments()
 
     until(lambda: left() <= (before, memory), SECONDS)
+
+
+def held_open() -> Counter[str]:
+    """What is open and mapped that belongs to links with processes."""
+    found: Counter[str] = Counter()
+    for fd in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):
+            found[re.sub(r"\d+", "", os.readlink(fd))] += 1
+    with open("/proc/self/maps") as lines:
+        for line in lines:
+            start, end = (int(part, 16) for part in line.split()[0].split("-"))
+            found["ring"] += "memfd:" in line and end - start >= 1 << 16
+    return Counter({what: found[what] for what in ("socket:[]", "anon_inode:[pidfd]", "pidfd:[]", "pipe:[]", "ring")})
+
+
+@pytest.mark.parametrize("start", ["spawn", "forkserver"])
+def test_what_belonged_to_the_dead_is_closed_when_they_are_reaped(start: Any) -> None:
+    """Although the program still has all that had to do with them, and without the collector."""
+    rounds = 6
+    kept: list[Any] = []
+
+    def hold(own: Any, values: Any, jobs: Any, large: Any) -> None:
+        for number in range(40):
+            values.send(number)
+        large.send(bytes(200_000))
+        own.send(goslings.chan(8))
+        jobs.recv()
+        jobs.recv()
+
+    def one() -> None:
+        own, values, jobs, large = chan[Any](2), chan[int](64), chan[int](1), chan[bytes](1)
+        goroutine = workers.go(hold, own, values, jobs, large)
+        jobs.send(1)
+        theirs = own.recv(SECONDS)
+        assert values.recv(SECONDS) == 0
+        for number in range(8):
+            theirs.send(number)
+        pid = next(worker.pid for worker in workers.stats() if worker.calls)
+        os.kill(pid, signal.SIGKILL)
+        with pytest.raises(WorkerDied) as caught:
+            goroutine.result(SECONDS)
+        kept.append((goroutine, caught, own, theirs, values, jobs, large))
+        until(lambda: [worker.state for worker in workers.stats()] == ["ready"], SECONDS)
+
+    gc.collect()
+    gc.disable()
+    try:
+        with Processes(1, start=start) as workers:
+            until(lambda: [worker.state for worker in workers.stats()] == ["ready"], SECONDS)
+            before = held_open()
+            assert before["ring"] >= 2
+            for _ in range(rounds):
+                one()
+            until(lambda: held_open() <= before, SECONDS)
+    finally:
+        gc.enable()
 
 
 def test_storms_of_killed_workers_lose_and_double_nothing(rng: random.Random) -> None:

@@ -33,6 +33,8 @@ mod mutex;
 mod net;
 #[expect(unsafe_code, reason = "an Arc in a word")]
 mod once;
+#[expect(unsafe_code, reason = "calls of the system")]
+mod orphan;
 mod patched;
 #[allow(dead_code, reason = "streams and leases come to use it")]
 #[expect(unsafe_code, reason = "a number that the interpreter reads")]
@@ -108,6 +110,8 @@ mod module {
         await_fd, closing_fd, read_fd, sock_accept, sock_recv, sock_recv_into, sock_send, sock_sendall,
         wait_fd, write_fd,
     };
+    #[pymodule_export]
+    use crate::orphan::end_with;
     #[pymodule_export]
     use crate::patched::{PyPatched, can_park, sleep_here, wait_fd_here};
     #[pymodule_export]

@@ -332,6 +332,9 @@ impl Link {
         });
         // Somebody else has closed it meanwhile.
         let _ = shut;
+        // Now, and not when the object is gone: whoever has referred to it last may sleep for long before that is known.
+        self.receiving.state().close();
+        self.sending.state().close();
     }
 
     /// Refuses to take part in a forked child.

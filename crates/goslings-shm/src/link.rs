@@ -20,7 +20,7 @@
 
 use crate::forks::Watched;
 use crate::ring::{Consumer, Garbage, Producer, Record, Source, longest};
-use crate::segment::{RingSegment, Segment};
+use crate::segment::{RingMemory, Segment};
 use crate::socket;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
@@ -79,7 +79,8 @@ pub struct Message {
 /// The sending end.
 #[derive(Debug)]
 pub struct Sender {
-    ring: Producer<RingSegment>,
+    /// None after `close`.
+    ring: Option<Producer<RingMemory>>,
     gone: bool,
     looked: Instant,
 }
@@ -103,7 +104,7 @@ impl Bell {
 #[derive(Debug, Default)]
 pub struct Receiver {
     /// The ring, and where to ring when there is room again. None until the greeting has come.
-    ring: Option<(Consumer<RingSegment>, Bell)>,
+    ring: Option<(Consumer<RingMemory>, Bell)>,
     /// Descriptors whose records have not been read, and whether some of them were lost.
     batches: VecDeque<(Vec<OwnedFd>, bool)>,
     /// Whether the writer is to ring.
@@ -125,10 +126,11 @@ fn weight(len: usize) -> usize {
 /// The system's.
 pub fn pair(socket: BorrowedFd<'_>) -> io::Result<(Sender, Receiver, OwnedFd)> {
     // Complete, before anybody else can see it.
-    let ring = Producer::new(RingSegment::new(CAPACITY)?);
+    let (memory, file) = RingMemory::new(CAPACITY)?;
+    let ring = Some(Producer::new(memory));
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let (room, theirs) = rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-    socket::send(socket, GREETING, &[ring.memory().as_fd(), theirs.as_fd()])?;
+    socket::send(socket, GREETING, &[file.as_fd(), theirs.as_fd()])?;
     let sender = Sender { ring, gone: false, looked: Instant::now() };
     Ok((sender, Receiver::default(), room))
 }
@@ -146,14 +148,16 @@ impl Sender {
     ) -> Result<Option<()>, LinkError> {
         let len = weight(len);
         self.look_for_reader(socket)?;
-        if self.ring.has_room(len)? {
+        let Some(ring) = &mut self.ring else { return self.end() };
+        if ring.has_room(len)? {
             return Ok(Some(()));
         }
         let mut rung = [0; 64];
         loop {
-            self.ring.fall_asleep();
-            if self.ring.has_room(len)? {
-                self.ring.wake_up();
+            let Some(ring) = &mut self.ring else { return self.end() };
+            ring.fall_asleep();
+            if ring.has_room(len)? {
+                ring.wake_up();
                 return Ok(Some(()));
             }
             match rustix::net::recv(room, &mut rung, rustix::net::RecvFlags::DONTWAIT) {
@@ -174,6 +178,9 @@ impl Sender {
         socket: BorrowedFd<'_>,
         fds: &[BorrowedFd<'_>],
     ) -> Result<Option<()>, LinkError> {
+        if self.ring.is_none() {
+            return self.end();
+        }
         match socket::send(socket, &[0], fds) {
             Ok(_) => Ok(Some(())),
             Err(Errno::AGAIN) => Ok(None),
@@ -186,12 +193,13 @@ impl Sender {
     /// [`INLINE_MAX`] the bytes are in the first of these.
     pub fn commit(&mut self, socket: BorrowedFd<'_>, len: usize, parts: &[Source<'_>], fds: usize) {
         let fds = u16::try_from(fds).expect("no more than FDS_MAX descriptors");
+        let Some(ring) = &mut self.ring else { return };
         if len > INLINE_MAX {
-            self.ring.push(APART, fds, &[Source::from(&(len as u64).to_le_bytes()[..])], weight(len));
+            ring.push(APART, fds, &[Source::from(&(len as u64).to_le_bytes()[..])], weight(len));
         } else {
-            self.ring.push(INLINE, fds, parts, 0);
+            ring.push(INLINE, fds, parts, 0);
         }
-        if self.ring.must_ring() && !socket::ring(socket) {
+        if ring.must_ring() && !socket::ring(socket) {
             self.gone = true;
         }
     }
@@ -201,13 +209,18 @@ impl Sender {
         self.gone = true;
     }
 
+    /// Gives the memory back: nothing is sent any more.
+    pub fn close(&mut self) {
+        self.ring = None;
+    }
+
     fn end<T>(&mut self) -> Result<T, LinkError> {
         self.gone = true;
         Err(LinkError::Ended)
     }
 
     fn look_for_reader(&mut self, socket: BorrowedFd<'_>) -> Result<(), LinkError> {
-        if self.gone || self.ring.is_reader_gone() {
+        if self.gone || self.ring.as_ref().is_none_or(Producer::is_reader_gone) {
             return self.end();
         }
         let now = Instant::now();
@@ -320,6 +333,13 @@ impl Receiver {
         self.say_gone();
     }
 
+    /// Gives memory and descriptors back, also those that have come and were not received.
+    pub fn close(&mut self) {
+        self.ring = None;
+        self.batches.clear();
+        self.ended = true;
+    }
+
     fn say_gone(&self) {
         if let Some((ring, bell)) = &self.ring {
             ring.leave();
@@ -379,7 +399,7 @@ impl Receiver {
         else {
             return self.refuse("no greeting");
         };
-        let ring = match RingSegment::from_file(ring) {
+        let ring = match RingMemory::from_file(ring) {
             Ok(ring) => ring,
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {
                 return self.refuse("a greeting without a ring");

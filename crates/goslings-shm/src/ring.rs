@@ -176,11 +176,6 @@ impl<M: Memory> Producer<M> {
         Producer { memory, capacity, tail: 0, head: 0, number: 0 }
     }
 
-    /// Where it lies.
-    pub(crate) fn memory(&self) -> &M {
-        &self.memory
-    }
-
     /// Whether a record of `len` bytes fits in now.
     pub(crate) fn has_room(&mut self, len: usize) -> Result<bool, Garbage> {
         let wanted = span(len);

@@ -5,6 +5,7 @@
 //!   demanded. So no other process can take pages away under a mapping.
 //! * The memory is there before the segment is: who writes to it later never finds that there is none left.
 //! * Nothing has a name. When the last descriptor and the last mapping are gone, however that came, so is the memory.
+//! * A ring is mapped and not open: its descriptor has no use once the other side has it.
 
 use crate::available::{LOOK_FROM, available};
 use crate::ring::{DATA, Header, Memory, Source};
@@ -23,15 +24,21 @@ const SEALS: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW).union(SealFlag
 #[derive(Debug)]
 pub struct Segment {
     file: OwnedFd,
-    start: NonNull<c_void>,
-    len: usize,
+    mapping: Mapping,
     writable: bool,
 }
 
+/// So many bytes from here, until the drop.
+#[derive(Debug)]
+struct Mapping {
+    start: NonNull<c_void>,
+    len: usize,
+}
+
 // SAFETY: the mapping stays where it is; it is handed out as an address only.
-unsafe impl Send for Segment {}
+unsafe impl Send for Mapping {}
 // SAFETY: as above.
-unsafe impl Sync for Segment {}
+unsafe impl Sync for Mapping {}
 
 impl Segment {
     /// `len` bytes, at least one, all zero.
@@ -93,19 +100,19 @@ impl Segment {
         // SAFETY: a new mapping, wherever the system likes.
         let start = unsafe { rustix::mm::mmap(ptr::null_mut(), len, access, MapFlags::SHARED, &file, 0) }?;
         let start = NonNull::new(start).ok_or(io::ErrorKind::OutOfMemory)?;
-        Ok(Segment { file, start, len, writable })
+        Ok(Segment { file, mapping: Mapping { start, len }, writable })
     }
 
     /// Where it begins. Other processes may change it at any time.
     #[must_use]
     pub fn as_ptr(&self) -> *mut u8 {
-        self.start.as_ptr().cast()
+        self.mapping.start.as_ptr().cast()
     }
 
     /// How many bytes.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.len
+        self.mapping.len
     }
 
     /// Never: a segment has at least one byte.
@@ -127,9 +134,9 @@ impl AsFd for Segment {
     }
 }
 
-impl Drop for Segment {
+impl Drop for Mapping {
     fn drop(&mut self) {
-        // SAFETY: mapped by `map`, and nobody has a reference into it any more.
+        // SAFETY: mapped by `Segment::map`, and nobody has a reference into it any more.
         let unmapped = unsafe { rustix::mm::munmap(self.start.as_ptr(), self.len) };
         debug_assert!(unmapped.is_ok(), "{unmapped:?}");
     }
@@ -188,41 +195,41 @@ pub(crate) fn seal(file: OwnedFd) -> io::Result<OwnedFd> {
     Ok(file)
 }
 
-/// A segment with a ring in it: the header, and a power of two of bytes.
+/// Mapped memory with a ring in it: the header, and a power of two of bytes.
 #[derive(Debug)]
-pub(crate) struct RingSegment(Segment);
+pub(crate) struct RingMemory(Mapping);
 
-impl RingSegment {
-    pub(crate) fn new(capacity: usize) -> io::Result<RingSegment> {
-        Segment::new(DATA + capacity).map(RingSegment)
+impl RingMemory {
+    /// The memory, and its file, for the other side.
+    pub(crate) fn new(capacity: usize) -> io::Result<(RingMemory, OwnedFd)> {
+        let Segment { file, mapping, .. } = Segment::new(DATA + capacity)?;
+        Ok((RingMemory(mapping), file))
     }
 
     /// One that came from elsewhere.
-    pub(crate) fn from_file(file: OwnedFd) -> io::Result<RingSegment> {
-        let segment = Segment::from_file(file, DATA + 4096, true)?;
-        if !(segment.len() - DATA).is_power_of_two() {
+    pub(crate) fn from_file(file: OwnedFd) -> io::Result<RingMemory> {
+        let Segment { mapping, .. } = Segment::from_file(file, DATA + 4096, true)?;
+        if !(mapping.len - DATA).is_power_of_two() {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "a ring of a wrong size"));
         }
-        Ok(RingSegment(segment))
+        Ok(RingMemory(mapping))
+    }
+
+    fn as_ptr(&self) -> *mut u8 {
+        self.0.start.as_ptr().cast()
     }
 }
 
-impl AsFd for RingSegment {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
-    }
-}
-
-impl Memory for RingSegment {
+impl Memory for RingMemory {
     fn header(&self) -> &Header {
         // SAFETY: at the beginning of a page, in place as long as `self`, and valid whatever its bytes are: atomics only.
-        unsafe { &*self.0.as_ptr().cast::<Header>() }
+        unsafe { &*self.as_ptr().cast::<Header>() }
     }
 
     fn words(&self) -> &[AtomicU64] {
         // SAFETY: `DATA` is a multiple of a word, and not beyond the end.
-        let start = unsafe { self.0.as_ptr().add(DATA) };
+        let start = unsafe { self.as_ptr().add(DATA) };
         // SAFETY: so many bytes there are, in place as long as `self`; atomics, as above.
-        unsafe { std::slice::from_raw_parts(start.cast::<AtomicU64>(), (self.0.len() - DATA) / 8) }
+        unsafe { std::slice::from_raw_parts(start.cast::<AtomicU64>(), (self.0.len - DATA) / 8) }
     }
 }

@@ -1,190 +1,46 @@
-"""`Processes`: goroutines in worker processes.
-
-The parent has a goroutine for each call, which waits for the answer; cancelling that asks the worker to cancel the
-remote one, and the answer decides. Each worker has a goroutine that reads its link (`_Worker._run`) and, at the end of
-that, finds out how the process ended, tells everybody who waited, puts back what it held, and starts another.
-"""
+"""`Processes`: which workers there are, and who of them gets a call. What a worker is, says _child.py."""
 
 from __future__ import annotations
 
-import concurrent.futures
+import contextlib
 import os
-import secrets
-import socket
+import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal, Self
 
 from goslings import _threads
-from goslings._errors import Cancelled
-from goslings._goslings import Goroutine, Link, WaitGroup, _recv_outside, chan, go
+from goslings._goslings import Event, Goroutine, WaitGroup, go
 from goslings._runtime import cpu_quota, free_threaded
-from goslings.processes import _messages, _pickle, _spawn
+from goslings.processes import _pickle, _spawn
+from goslings.processes._child import END_SECONDS, Child
 from goslings.processes._errors import WorkerDied
-from goslings.processes._peer import Failure, Peer
+from goslings.processes._heart import START_SECONDS, Heart
+from goslings.processes._peer import Peer
 
-__all__ = ["Processes"]
+__all__ = ["Processes", "WorkerStats"]
 
-_END_SECONDS = 5.0
-"""How long a worker may take to end, after it was told to or has closed its link."""
 _BAD_STARTS = 3
 """So many workers in a row that die before they are ready, and no more are started."""
 
 
-class _Call:
-    """A call that runs in a worker, or is on its way there."""
+@dataclass(frozen=True)
+class WorkerStats:
+    """A worker process of a pool, a moment ago."""
 
-    __slots__ = ("answer", "goroutine", "number", "over", "start", "started", "worker")
+    __module__ = "goslings.processes"
 
-    def __init__(self, worker: _Worker, number: int) -> None:
-        self.worker = worker
-        self.number = number
-        self.start: Callable[[], None] = lambda: None
-        """Makes it begin there. Not before somebody waits for it here: one that is cancelled before that never runs."""
-        self.started = False
-        self.answer = chan[Any](1)
-        self.over = False
-        self.goroutine: Goroutine[Any] | None = None
-        """Who waits for it."""
-
-    def wait(self) -> Any:
-        """Its result. What a goroutine of the parent runs."""
-        cancelled: Cancelled | None = None
-        self.started = True
-        self.start()
-        del self.start
-        while True:
-            try:
-                how, what, fds = self.answer.recv() if cancelled is None else _recv_outside(self.answer)
-                break
-            except Cancelled as error:
-                cancelled = error
-                self.stop(error.args)
-        peer = self.worker.peer
-        try:
-            if how is None:
-                # By somebody else there: not this goroutine's own end.
-                raise cancelled if cancelled is not None else concurrent.futures.CancelledError(*what)
-            if isinstance(how, BaseException):
-                raise how
-            if how:
-                return peer.unpack(what, fds)
-            raise peer.failure(what, fds)
-        finally:
-            for fd in fds:
-                os.close(fd)
-
-    def stop(self, message: tuple[Any, ...]) -> None:
-        """Asks the worker to cancel it."""
-        try:
-            self.worker.peer.post((_messages.STOP, self.number, message))
-        except Exception:
-            # The message cannot be pickled.
-            self.worker.peer.post((_messages.STOP, self.number, (str(message[0]),)))
-
-    def ended(self, goroutine: Goroutine[Any]) -> None:
-        """The goroutine that waits has ended; perhaps it was cancelled before it started."""
-        self.goroutine = None
-        if not self.started:
-            self.worker.drop(self)
-
-
-class _Worker:
-    """A worker process, as the parent sees it."""
-
-    def __init__(self, pool: Processes, start: Callable[[int, int], Any], init: Callable[[Peer], None]) -> None:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        pair = secrets.randbits(62)
-        with theirs:
-            try:
-                self.process = start(theirs.fileno(), pair)
-            except BaseException:
-                ours.close()
-                raise
-        self._pool = pool
-        self._lock = _threads.lock()
-        self._numbers = 0
-        self.calls: dict[int, _Call] = {}
-        self.started = 0
-        self.ready = False
-        self.retired = False
-        self.peer = Peer(Link(ours.detach()), pair, 0, "a worker process")
-        self.peer.handlers = {_messages.READY: self._on_ready, _messages.RESULT: self._on_result}
-        init(self.peer)
-        self.goroutine = go(self._run)
-        self.goroutine.name = "goslings.processes worker"
-
-    def prepare(self, name: str, payload: _pickle.Payload, fds: Sequence[int]) -> _Call:
-        """A call, which its `start` begins. Large buffers are sent now: later changes are not seen.
-
-        The answer says if the worker is gone.
-        """
-        with self._lock:
-            self._numbers += 1
-            number = self._numbers
-            call = self.calls[number] = _Call(self, number)
-            dead = self.peer.dead is not None
-        if dead:
-            self._answer(number, self.peer.death(), None, [])
-        elif fds or _pickle.is_large(payload):
-            self.peer.post((_messages.CALL, number, name, payload, True), True, fds)
-            call.start = lambda: self.peer.post((_messages.START, number))
-        else:
-            call.start = lambda: self.peer.post((_messages.CALL, number, name, payload, False))
-        return call
-
-    def drop(self, call: _Call) -> None:
-        """It was never started."""
-        call.stop(())
-        self._answer(call.number, None, (), [])
-
-    def say_bye(self) -> None:
-        """Lets it end; there is nothing left for it to do."""
-        self.peer.post((_messages.BYE,))
-
-    def _answer(self, number: int, how: Any, what: Any, fds: list[int]) -> None:
-        with self._lock:
-            call = self.calls.pop(number, None)
-        if call is None:
-            return
-        call.over = True
-        call.answer.try_send((how, what, fds))
-        self._pool._ended(self)
-
-    def _on_ready(self, fds: list[int], failure: Failure | None) -> None:
-        if failure is None:
-            self.ready = True
-            self._pool._is_ready()
-        else:
-            self._pool._broke(self.peer.failure(failure, fds))
-            self.process.kill()
-
-    def _on_result(self, fds: list[int], number: int, how: bool | None, what: Any) -> None:
-        owned = list(fds)
-        fds.clear()
-        self._answer(number, how, what, owned)
-
-    def _run(self) -> None:
-        garbage = ""
-        try:
-            self.peer.read()
-        except Exception as error:
-            garbage = f" after garbage on its link ({type(error).__name__}: {error})"
-        finally:
-            self.peer.close()
-        status = self.process.wait(None if self.retired else 0 if garbage else _END_SECONDS)
-        if status is None:
-            self.process.kill()
-            self.process.wait(None)
-            text = f"worker {self.process.pid} was ended{garbage or ': it has closed its link'}"
-        else:
-            text = f"worker {self.process.pid} {_spawn.told(status)}{garbage}"
-        self.peer.end(WorkerDied(text))
-        with self._lock:
-            lost = list(self.calls)
-        for number in lost:
-            self._answer(number, self.peer.death(), None, [])
-        self._pool._lost(self, text)
+    pid: int
+    """Its process number; 0 if the fork server has not started it yet."""
+    state: str
+    """"starting", "ready", or "ending": it gets no more calls."""
+    calls: int
+    """Calls that it has, running or on their way there or back."""
+    started: int
+    """Calls that it was given so far."""
+    silent: float
+    """For how many seconds it has not answered; always 0 without a `hang_timeout`."""
 
 
 class Processes:
@@ -193,6 +49,10 @@ class Processes:
     `n` is how many (default: the usable CPUs). `start` is "spawn", a fresh interpreter for each, or "forkserver", a
     fork of a fresh interpreter that has imported goslings. `initializer(*initargs)` runs in each worker first. After
     `max_tasks` calls a worker is replaced. Arrays and other large buffers arrive read-only, unless `writable`.
+
+    With `hang_timeout`, a worker whose interpreter does not answer for so many seconds while it has calls is killed, and
+    these fail with WorkerDied: it is stopped, in a deadlock, or in a C call that keeps the GIL, however useful. Code
+    that computes or waits is no reason. Without, nobody looks.
 
     Use it in a `with` block: at its end it waits for its goroutines, and after an exception cancels them. Workers end
     with the parent, however that ends. Raises ValueError or TypeError for arguments that make no sense, OSError
@@ -214,6 +74,7 @@ class Processes:
         initargs: Sequence[Any] = (),
         max_tasks: int | None = None,
         writable: bool = False,
+        hang_timeout: float | None = None,
     ) -> None:
         cpus = _cpus()
         if n is None:
@@ -222,6 +83,8 @@ class Processes:
             raise ValueError("n must be at least 1")
         if max_tasks is not None and max_tasks < 1:
             raise ValueError("max_tasks must be at least 1")
+        if hang_timeout is not None and not hang_timeout > 0:
+            raise ValueError("hang_timeout must be more than 0 seconds")
         if start not in ("spawn", "forkserver"):
             raise ValueError(f'start must be "spawn" or "forkserver", not {start!r}')
         if initializer is not None and not callable(initializer):
@@ -230,26 +93,37 @@ class Processes:
         self._settings = (initializer, tuple(initargs), procs, writable)
         self._writable = writable
         self._max_tasks = max_tasks
+        self._hang_timeout = hang_timeout
+        self._n = n
         self._lock = _threads.lock()
         self._active = WaitGroup()
+        """Calls."""
+        self._starts = WaitGroup()
+        """Workers that are being started."""
+        self._starting = 0
         self._closed = False
         self._broken: BaseException | None = None
         self._bad_starts = 0
-        self._workers: list[_Worker] = []
+        self._workers: list[Child] = []
         """Those that take calls."""
-        self._all: set[_Worker] = set()
+        self._all: set[Child] = set()
         """Those, and those that have still to end."""
-        self._server = _spawn.ForkServer() if start == "forkserver" else None
+        self._forks = start == "forkserver"
+        self._server: _spawn.ForkServer | None = None
+        self._over = Event()
+        """The workers have ended."""
         try:
-            for _ in range(n):
-                self._start()
+            self._fill()
         except BaseException:
             self.kill()
             raise
+        if hang_timeout is not None:
+            go(self._watch, float(hang_timeout)).name = "goslings.processes watch"
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "broken" if self._broken is not None else "open"
-        return f"<Processes ({len(self._workers)} workers, {state})>"
+        silent = [f", {worker.pid} silent for {worker.silent:.1f} s" for worker in self.stats() if worker.silent]
+        return f"<Processes ({len(self._workers)} workers, {state}{''.join(silent)})>"
 
     def go[**P, T](self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Goroutine[T]:
         """Starts `fn(*args, **kwargs)` as a goroutine in one of the workers; returns its handle here, at once.
@@ -263,26 +137,23 @@ class Processes:
         """
         if not callable(fn):
             raise TypeError(f"go needs a callable, not {type(fn).__name__}")
-        while (worker := self._choose()) is None:
-            self._start()
-        with self._lock:
-            worker.started += 1
-            self._active.add(1)
-            replace = self._max_tasks is not None and worker.started >= self._max_tasks
-            if replace and worker in self._workers:
-                self._workers.remove(worker)
+        worker, replace = self._choose()
         name = getattr(fn, "__qualname__", None) or type(fn).__qualname__
         fds: list[int] = []
         try:
             payload = _pickle.dumps_call(fn, args, kwargs, worker.peer._reduce, fds)
             call = worker.prepare(name, payload, fds)
         except BaseException:
-            self._ended(worker)
+            self.ended(worker)
             raise
         finally:
             if replace:
                 self._retire(worker)
-        goroutine: Goroutine[T] = go(call.wait)
+        try:
+            goroutine: Goroutine[T] = go(call.wait)
+        except BaseException:
+            worker.drop(call)
+            raise
         goroutine.name = name
         call.goroutine = goroutine
         goroutine.add_done_callback(call.ended)
@@ -326,6 +197,22 @@ class Processes:
             worker.process.kill()
         self._end()
 
+    def stats(self) -> list[WorkerStats]:
+        """The workers, those that are about to end included. Never blocks."""
+        with self._lock:
+            workers = list(self._all)
+            taking = set(self._workers)
+        return [
+            WorkerStats(
+                worker.process.pid,
+                "ending" if worker not in taking else "ready" if worker.ready else "starting",
+                len(worker.calls),
+                worker.started,
+                0.0 if worker.heart is None else worker.heart.silent,
+            )
+            for worker in workers
+        ]
+
     @property
     def pids(self) -> list[int]:
         """The process numbers of the workers that take calls."""
@@ -340,7 +227,7 @@ class Processes:
         try:
             if kind is not None:
                 self.cancel()
-                self.close(_END_SECONDS)
+                self.close(END_SECONDS)
             else:
                 self.close()
         except TimeoutError:
@@ -357,7 +244,7 @@ class Processes:
         try:
             if kind is not None:
                 self.cancel()
-                await self.aclose(_END_SECONDS)
+                await self.aclose(END_SECONDS)
             else:
                 await self.aclose()
         except TimeoutError:
@@ -367,89 +254,181 @@ class Processes:
 
     # Workers
 
-    def _start(self) -> None:
-        """One more worker."""
-        server = self._server
-        start = _spawn.Spawned if server is None else lambda fd, pair: _spawn.Forked(server, fd, pair)
-        worker = _Worker(self, start, self._init)
-        with self._lock:
-            self._all.add(worker)
-            self._workers.append(worker)
+    def _fill(self, now: bool = False) -> None:
+        """Starts workers until there are as many as there should be. Raises OSError if the system refuses.
 
-    def _init(self, peer: Peer) -> None:
-        """The first message to a worker."""
+        `now`: one in any case, if there is none. Never waits for others.
+        """
+        while True:
+            with self._lock:
+                enough = len(self._workers) + self._starting >= self._n and not (now and not self._workers)
+                if enough or self._closed or self._broken is not None:
+                    return
+                self._starting += 1
+                self._starts.add(1)
+            try:
+                heart = None if self._hang_timeout is None else Heart()
+                try:
+                    worker = Child(self, self._process, heart)
+                except BaseException:
+                    if heart is not None:
+                        heart.close()
+                    raise
+                with self._lock:
+                    self._all.add(worker)
+                    self._workers.append(worker)
+                worker.begin(self._init)
+            finally:
+                with self._lock:
+                    self._starting -= 1
+                self._starts.done()
+
+    def _process(self, fd: int, pair: int) -> Any:
+        """A new process."""
+        if not self._forks:
+            return _spawn.Spawned(fd, pair)
+        for _ in range(3):
+            server = self._server or self._new_server()
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                return _spawn.Forked(server, fd, pair)
+            # It has died, and its workers with it: who reads from it sees to that.
+            with self._lock:
+                if self._server is server:
+                    self._server = None
+            server.close()
+        raise BrokenPipeError("the fork server dies as soon as it is started")
+
+    def _new_server(self) -> _spawn.ForkServer:
+        made = _spawn.ForkServer()
+        with self._lock:
+            server = self._server
+            if server is None:
+                self._server = made
+                return made
+        made.close()
+        return server
+
+    def _init(self, peer: Peer, fds: list[int]) -> _pickle.Payload:
+        """What a worker hears first."""
         peer.writable = self._writable
-        fds: list[int] = []
-        payload = peer.pack(self._settings, "initializer", fds)
-        peer.post((_messages.INIT, payload), _pickle.is_large(payload), fds)
+        return peer.pack(self._settings, "initializer", fds)
 
-    def _choose(self) -> _Worker | None:
-        """The worker with the least to do; None if there is none at the moment."""
-        with self._lock:
-            if self._closed:
-                raise RuntimeError("this pool of processes was closed")
-            if self._broken is not None:
-                raise WorkerDied(f"no worker can be started: {self._broken}") from self._broken
-            alive = [worker for worker in self._workers if worker.peer.dead is None]
-            return min(alive, key=lambda worker: (len(worker.calls), worker.started), default=None)
+    def _choose(self) -> tuple[Child, bool]:
+        """The worker with the least to do, which has one call more now; and whether that was its last."""
+        while True:
+            with self._lock:
+                if self._closed:
+                    raise RuntimeError("this pool of processes was closed")
+                if self._broken is not None:
+                    raise WorkerDied(f"no worker can be started: {self._broken}") from self._broken
+                full = len(self._workers) + self._starting >= self._n
+                if self._workers and full:
+                    return self._chosen()
+            # All have just died, and others are starting them anew; or some could not be started when they should.
+            try:
+                self._fill(now=True)
+            except OSError:
+                with self._lock:
+                    if self._workers and not self._closed:
+                        return self._chosen()
+                raise
 
-    def _is_ready(self) -> None:
+    def _chosen(self) -> tuple[Child, bool]:
+        """Under the lock."""
+        worker = min(self._workers, key=lambda worker: (len(worker.calls), worker.started))
+        worker.started += 1
+        self._active.add(1)
+        last = self._max_tasks is not None and worker.started >= self._max_tasks
+        if last:
+            self._workers.remove(worker)
+        return worker, last
+
+    def _retire(self, worker: Child) -> None:
+        """It gets no more calls: another takes its place."""
+        with contextlib.suppress(OSError):  # later, then
+            self._fill()
+        worker.retired = True
+        self._bye_if_done(worker)
+
+    def _bye_if_done(self, worker: Child) -> None:
+        if worker.retired and not worker.calls:
+            worker.say_bye()
+
+    def _watch(self, limit: float) -> None:
+        """Kills workers that do not answer. A goroutine of its own."""
+        pause = min(limit / 4, 1.0)
+        looked = time.monotonic()
+        while True:
+            if self._over.wait(pause):
+                return
+            now = time.monotonic()
+            seconds, looked = min(now - looked, 2 * pause), now
+            with self._lock:
+                workers = list(self._all)
+            for worker in workers:
+                heart = worker.heart
+                assert heart is not None
+                silent = heart.look(seconds, bool(worker.calls) or not heart.answered)
+                if worker.fate is None and silent > (limit if heart.answered else max(limit, START_SECONDS)):
+                    worker.kill(f"it did not answer for {silent:.1f} s")
+
+    # What workers tell
+
+    def ended(self, worker: Child) -> None:
+        """A call has ended."""
+        self._active.done()
+        self._bye_if_done(worker)
+
+    def is_ready(self) -> None:
+        """A worker has started."""
         self._bad_starts = 0
 
-    def _broke(self, error: BaseException) -> None:
+    def broke(self, error: BaseException) -> None:
         """Workers cannot be started."""
         with self._lock:
             if self._broken is None:
                 self._broken = error
 
-    def _retire(self, worker: _Worker) -> None:
-        """It gets no more calls: another takes its place."""
-        self._start()
+    def fell(self, worker: Child) -> None:
+        """A worker has ended, or is about to: it gets no more calls."""
         with self._lock:
-            worker.retired = True
-        self._bye_if_done(worker)
+            if worker in self._workers:
+                self._workers.remove(worker)
 
-    def _bye_if_done(self, worker: _Worker) -> None:
-        if worker.retired and not worker.calls:
-            worker.say_bye()
-
-    def _ended(self, worker: _Worker) -> None:
-        """A call of this worker has ended."""
-        self._active.done()
-        self._bye_if_done(worker)
-
-    def _lost(self, worker: _Worker, text: str) -> None:
-        """A worker has ended."""
+    def lost(self, worker: Child, text: str) -> None:
+        """A worker has ended, and everybody has been told."""
         with self._lock:
             self._all.discard(worker)
-            missing = worker in self._workers
-            if missing:
-                self._workers.remove(worker)
-            if not worker.ready:
+            if not worker.ready and not worker.retired:
                 self._bad_starts += 1
                 if self._bad_starts >= _BAD_STARTS and self._broken is None:
                     self._broken = WorkerDied(text)
-            again = missing and not self._closed and self._broken is None
-        if again:
-            try:
-                self._start()
-            except Exception as error:
-                self._broke(error)
+        try:
+            self._fill()
+        except OSError:
+            return  # the next call tries again, and tells
+        except Exception as error:
+            self.broke(error)
 
     def _end(self) -> None:
-        """Ends all workers, with force if they take too long."""
+        """Ends all workers, with force if they take too long. None is started any more."""
+        self._starts.wait()
         with self._lock:
             workers = list(self._all)
         for worker in workers:
             worker.retired = True
             worker.say_bye()
+        until = time.monotonic() + END_SECONDS
         for worker in workers:
-            if not worker.goroutine.join(_END_SECONDS):
+            if not worker.goroutine.join(max(0.0, until - time.monotonic())):
                 worker.process.kill()
         for worker in workers:
             worker.goroutine.join()
-        if self._server is not None:
-            self._server.close()
+        self._over.set()
+        with self._lock:
+            server, self._server = self._server, None
+        if server is not None:
+            server.close()
 
 
 def _cpus() -> int:

@@ -5,17 +5,22 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
+import select
 import signal
 import socket
 import struct
 import subprocess
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 from goslings import _threads
 from goslings._goslings import Event, go, wait_fd
 
 __all__ = ["ForkServer", "Forked", "Spawned", "told"]
+
+_NO_FORK = 1 << 16
+"""In the place of an exit status: the process never was."""
 
 
 def command(code: str) -> list[str]:
@@ -26,6 +31,8 @@ def command(code: str) -> list[str]:
 
 def told(status: int) -> str:
     """An exit status, as `subprocess` gives it, in words."""
+    if status == _NO_FORK:
+        return "could not be forked: the fork server has no memory, processes or descriptors left"
     if status >= 0:
         return f"exited with status {status}"
     try:
@@ -61,8 +68,13 @@ class Spawned:
         code = f"from goslings.processes._worker import main; main({fd}, {pair})"
         self._process = start(code, fd)
         self.pid = self._process.pid
-        self._pidfd = os.pidfd_open(self.pid)
         self._lock = _threads.lock()
+        try:
+            self._pidfd = os.pidfd_open(self.pid)
+        except BaseException:
+            self._process.kill()
+            self._process.wait()
+            raise
 
     def wait(self, timeout: float | None) -> int | None:
         """Its exit status, once it has ended; None after `timeout` seconds. For one goroutine, until it is told."""
@@ -76,36 +88,74 @@ class Spawned:
     def kill(self) -> None:
         """Kills it, if it lives."""
         with self._lock:
-            if self._pidfd >= 0:
-                with contextlib.suppress(ProcessLookupError):
-                    signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+            kill(self._pidfd)
+
+
+def kill(pidfd: int) -> None:
+    """Kills the process of this descriptor, if it lives; -1: none."""
+    if pidfd >= 0:
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
 
 
 class Forked:
     """A worker process that a server has forked."""
 
     def __init__(self, server: ForkServer, fd: int, pair: int) -> None:
+        """Raises BrokenPipeError or ConnectionResetError if the server is gone."""
         self.pid = 0
-        self.status: int | None = None
-        self.started = Event()
-        self.ended = Event()
+        self._server = server
+        self._status: int | None = None
+        self._pidfd = -1
+        self._lock = _threads.lock()
+        self._started = Event()
+        """Or it never will."""
+        self._ended = Event()
         server.fork(self, fd, pair)
 
     def wait(self, timeout: float | None) -> int | None:
         """As `Spawned.wait`."""
-        return self.status if self.ended.wait(timeout) else None
+        if not self._ended.wait(timeout):
+            return None
+        with self._lock:
+            if self._pidfd >= 0:
+                os.close(self._pidfd)
+                self._pidfd = -1
+            return self._status
 
     def kill(self) -> None:
-        """As `Spawned.kill`."""
-        self.started.wait(10)
-        if self.pid and not self.ended.is_set():
-            # The server reaps it after it has told us: until then the number is its own.
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.pid, signal.SIGKILL)
+        """As `Spawned.kill`. Waits until it has started; a server that does not start it for long is killed."""
+        if not self._started.wait(_FORK_SECONDS):
+            self._server.kill()
+        with self._lock:
+            kill(self._pidfd)
+
+    def begun(self, pid: int, pidfd: int) -> None:
+        """The server tells of its start."""
+        with self._lock:
+            self.pid = pid
+            self._pidfd = pidfd
+        self._started.set()
+
+    def over(self, status: int) -> None:
+        """The server tells of its end."""
+        self._status = status
+        self._started.set()
+        self._ended.set()
+
+    def orphaned(self) -> None:
+        """The server has ended before it. Waits for its end."""
+        if self._pidfd >= 0:
+            kill(self._pidfd)
+            wait_fd(self._pidfd, False)
+        self.over(-signal.SIGKILL)
 
 
+_FORK_SECONDS = 10.0
+"""How long a fork may take."""
 _TOLD = struct.Struct("<Bqi")
-"""What the server tells: started (0) or ended (1), the worker's pair, and its pid or status."""
+"""What the server tells: started or ended, the worker's pair, and its pid (with a descriptor of it) or status."""
+_STARTED, _ENDED, _NOT_STARTED = 0, 1, 2
 
 
 class ForkServer:
@@ -113,31 +163,60 @@ class ForkServer:
 
     def __init__(self) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            code = f"from goslings.processes._spawn import serve; serve({theirs.fileno()})"
-            self._process = start(code, theirs.fileno())
+        try:
+            with theirs:
+                code = f"from goslings.processes._spawn import serve; serve({theirs.fileno()})"
+                self._process = start(code, theirs.fileno())
+        except BaseException:
+            ours.close()
+            raise
         self._socket = ours
         self._socket.setblocking(False)
         self._lock = _threads.lock()
         self._workers: dict[int, Forked] = {}
+        self._gone = False
         go(self._read).name = "goslings.processes fork server"
 
     def fork(self, worker: Forked, fd: int, pair: int) -> None:
         """Asks for a worker."""
-        self._workers[pair] = worker
-        with self._lock:
-            socket.send_fds(self._socket, [pickle.dumps((pair, sys.path))], [fd])
+        request = pickle.dumps((pair, sys.path))
+        while True:
+            with self._lock:
+                if self._gone:
+                    raise BrokenPipeError("the fork server is gone")
+                self._workers[pair] = worker
+                try:
+                    socket.send_fds(self._socket, [request], [fd])
+                    return
+                except BlockingIOError:
+                    del self._workers[pair]
+                except BaseException:
+                    del self._workers[pair]
+                    raise
+            # Many workers at once: as soon as the server has read some of the requests.
+            room = select.poll()
+            room.register(self._socket, select.POLLOUT)
+            room.poll(1000)
+
+    def kill(self) -> None:
+        """It ends, and its workers with it."""
+        self._process.kill()
 
     def close(self) -> None:
         """The server ends."""
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
-        self._process.wait()
+        try:
+            self._process.wait(_FORK_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
 
     def _read(self) -> None:
         while True:
+            fds: list[int] = []
             try:
-                data = self._socket.recv(_TOLD.size)
+                data, fds, _, _ = socket.recv_fds(self._socket, _TOLD.size, 1)
             except BlockingIOError:
                 wait_fd(self._socket.fileno(), False)
                 continue
@@ -145,33 +224,27 @@ class ForkServer:
                 data = b""
             if not data:
                 break
-            ended, pair, number = _TOLD.unpack(data)
-            worker = self._workers[pair]
-            if ended:
-                del self._workers[pair]
-                worker.status = number
-                worker.ended.set()
+            what, pair, number = _TOLD.unpack(data)
+            if what == _STARTED:
+                self._workers[pair].begun(number, fds[0] if fds else -1)
             else:
-                worker.pid = number
-                worker.started.set()
-        for worker in self._workers.values():
-            # It has lost its parent; its link tells the rest.
-            if worker.pid:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(worker.pid, signal.SIGKILL)
-            worker.status = -signal.SIGKILL
-            worker.started.set()
-            worker.ended.set()
+                self._workers.pop(pair).over(number)
+        with self._lock:
+            self._gone = True
+            workers = list(self._workers.values())
+            self._workers.clear()
+        for worker in workers:
+            worker.orphaned()
         self._socket.close()
 
 
 def serve(fd: int) -> None:
     """The server: one thread, no goroutine; forks until its socket ends."""
-    import select
-
+    from goslings._goslings import _end_with
     from goslings.processes import _worker
 
     own_interrupts()
+    _end_with(-1, 0)  # who is stopped goes on then, and sees the end of its socket
     control = socket.socket(fileno=fd)
     control.set_inheritable(False)
     poll = select.poll()
@@ -181,35 +254,43 @@ def serve(fd: int) -> None:
         for ready, _ in poll.poll():
             if ready != fd:
                 pid, pair = children.pop(ready)
-                # Told first: while it is a zombie nobody else gets its number.
-                status = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
-                assert status is not None
-                code = status.si_status if status.si_code == os.CLD_EXITED else -status.si_status
-                with contextlib.suppress(OSError):
-                    control.send(_TOLD.pack(1, pair, code))
                 poll.unregister(ready)
                 os.close(ready)
-                os.waitpid(pid, 0)
+                with contextlib.suppress(OSError):
+                    control.send(_TOLD.pack(_ENDED, pair, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])))
                 continue
             data, fds, _, _ = socket.recv_fds(control, 1 << 16, 1)
             if not data:
                 os._exit(0)
             pair, path = pickle.loads(data)
-            pid = os.fork()
-            if pid == 0:
-                _become(control, fds[0], pair, path, _worker.main)
-            os.close(fds[0])
-            child = os.pidfd_open(pid)
+            pid = 0
+            try:
+                given = fds[0]  # lost, if there are no descriptors left
+                pid = os.fork()
+                if pid == 0:
+                    _become(control, children, given, pair, path, _worker.main)
+                child = os.pidfd_open(pid)
+            except (OSError, IndexError):
+                if pid:
+                    os.kill(pid, signal.SIGKILL)
+                    os.waitpid(pid, 0)
+                control.send(_TOLD.pack(_NOT_STARTED, pair, _NO_FORK))
+                continue
+            finally:
+                for given in fds:
+                    os.close(given)
             children[child] = (pid, pair)
             poll.register(child, select.POLLIN)
-            control.send(_TOLD.pack(0, pair, pid))
+            socket.send_fds(control, [_TOLD.pack(_STARTED, pair, pid)], [child])
 
 
-def _become(control: socket.socket, fd: int, pair: int, path: list[str], main: Any) -> None:
+def _become(control: socket.socket, siblings: Iterable[int], fd: int, pair: int, path: list[str], main: Any) -> None:
     """In the child: the worker, to its end."""
     status = 1
     try:
         control.close()
+        for pidfd in siblings:
+            os.close(pidfd)
         sys.path[:] = path
         main(fd, pair)
         status = 0

@@ -1,24 +1,22 @@
 """What runs in a worker process: it reads calls from the parent, runs each as a goroutine, and answers.
 
 The main thread runs the initializer and then only waits, so that signals have somebody to handle them. A worker ends
-when the parent says so, or when the link ends, since the parent is gone then: within moments if it can, and a thread of
-the system sees to it that it does.
+when the parent says so, or when the link ends, since the parent is gone then: within moments if it can, and a thread
+that needs nothing of the interpreter sees to it that it does (crates/goslings-py/src/orphan.rs).
 """
 
 from __future__ import annotations
 
 import concurrent.futures
 import os
-import select
 import sys
-import time
 from collections.abc import Sequence
 from typing import Any
 
 import goslings
 from goslings import _threads
-from goslings._goslings import Goroutine, Link, _recv_outside, chan, go
-from goslings.processes import _messages, _pickle, _spawn
+from goslings._goslings import Goroutine, Link, _end_with, _recv_outside, chan, go
+from goslings.processes import _heart, _messages, _pickle, _spawn
 from goslings.processes._errors import WorkerDied
 from goslings.processes._peer import Peer
 
@@ -80,7 +78,10 @@ class Worker:
             if self._early is not None:
                 self._early.append(call)
                 return
-        go(self._begin, *call)
+        try:
+            go(self._begin, *call)
+        except Exception as error:  # there is no thread to be had for it
+            self._answer(call[0], error)
 
     def open(self) -> None:
         """From now on calls are begun, and those that wait."""
@@ -114,7 +115,11 @@ class Worker:
         finally:
             for fd in fds:
                 os.close(fd)
-        goroutine = go(fn, *args, **kwargs)
+        try:
+            goroutine = go(fn, *args, **kwargs)
+        except Exception as error:
+            self._answer(number, error)
+            return
         goroutine.name = name
         del fn, args, kwargs
         with self._lock:
@@ -157,20 +162,11 @@ def _own(fds: list[int]) -> list[int]:
     return owned
 
 
-def _watch(fd: int) -> None:
-    """Ends the process some time after the parent has gone, whatever goroutines and threads are doing."""
-    poll = select.poll()
-    poll.register(fd, select.POLLRDHUP)
-    poll.poll()
-    time.sleep(_GRACE)
-    os._exit(1)
-
-
 def main(fd: int, pair: int) -> None:
     """Runs a worker whose link to the parent is `fd`, to its end."""
     _spawn.own_interrupts()
     os.set_inheritable(fd, False)
-    _threads.start(_watch, fd, name="goslings.processes watch")
+    _end_with(fd, _GRACE)
     peer = Peer(Link(fd), pair, 1, "the parent process")
     worker = Worker(peer)
     reader = go(worker.read)
@@ -181,6 +177,8 @@ def main(fd: int, pair: int) -> None:
     if told == 0:
         return
     payload, fds = told
+    for heart in fds[payload[2] :]:
+        _heart.answer(heart)
     try:
         (initializer, initargs, procs, writable), rest = peer.unpack(payload, fds), None
         peer.writable = writable
@@ -198,5 +196,4 @@ def main(fd: int, pair: int) -> None:
     status = _recv_outside(worker.told)
     sys.stdout.flush()
     sys.stderr.flush()
-    peer.close()
     sys.exit(1 if status is None else 0)
