@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any
 from goslings.processes._errors import RemoteTraceback as RemoteTraceback
 from goslings.processes._errors import WorkerDied as WorkerDied
 from goslings.processes._pool import Processes as Processes
+from goslings.processes._pool import WorkerStats as WorkerStats
 from goslings.processes._remote import AuthenticationError as AuthenticationError
 from goslings.processes._remote import Disconnected as Disconnected
 from goslings.processes._remote import Proxy as Proxy
@@ -68,6 +69,7 @@ __all__ = [
     "SharedArray",
     "Value",
     "WorkerDied",
+    "WorkerStats",
     "aconnect",
     "connect",
     "disconnect",

@@ -124,11 +124,17 @@ class Forked:
             return self._status
 
     def kill(self) -> None:
-        """As `Spawned.kill`. Waits until it has started; a server that does not start it for long is killed."""
+        """As `Spawned.kill`, also a server that does not tell of its start, or then of its end, for long."""
         if not self._started.wait(_FORK_SECONDS):
             self._server.kill()
         with self._lock:
             kill(self._pidfd)
+        if not self._ended.is_set():
+            go(self._see_to_the_end)
+
+    def _see_to_the_end(self) -> None:
+        if not self._ended.wait(_FORK_SECONDS):
+            self._server.kill()
 
     def begun(self, pid: int, pidfd: int) -> None:
         """The server tells of its start."""
