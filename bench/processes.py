@@ -1,25 +1,20 @@
-"""Processes: messages, arrays and calls, beside multiprocessing, in turns in one run; and rounds of killed workers.
+"""Processes: messages, arrays and calls, beside multiprocessing, in turns in one run.
 
-python bench/processes.py [small|array|cpu|calls|kills] [--rounds N]
+python bench/processes.py [small|array|cpu|calls] [--rounds N]
 """
 
 from __future__ import annotations
 
 import argparse
-import gc
 import multiprocessing
-import os
-import random
 import statistics
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-import goslings
 from goslings import chan, go
-from goslings.processes import Processes, WorkerDied
+from goslings.processes import Processes
 
 MESSAGE = b"x" * 100
 
@@ -215,57 +210,9 @@ def calls(rounds: int) -> None:
         print(f"calls {name:19} {statistics.median(times) * 1e6:8.1f} us")
 
 
-def kills(rounds: int) -> None:
-    """Rounds of killed workers, with the books: nothing hangs, is lost without a death, or doubled."""
-    seed = int(os.environ.get("GOSLINGS_SEED", "0")) or random.SystemRandom().randrange(1, 2**32)
-    rng = random.Random(seed)
-    print(f"GOSLINGS_SEED={seed}", flush=True)
-    before = len(os.listdir("/proc/self/fd"))
-    with Processes(2, start="forkserver") as workers:
-        for turn in range(rounds):
-            source, sink = chan[int](rng.randrange(4)), chan[int](rng.randrange(4))
-
-            def move(source: Any = source, sink: Any = sink) -> None:
-                for value in source:
-                    sink.send(value)
-
-            def keep_moving(move: Any = move) -> int:
-                died = 0
-                while True:
-                    try:
-                        workers.go(move).result(120)
-                        return died
-                    except WorkerDied:
-                        died += 1
-
-            movers = [go(keep_moving) for _ in range(3)]
-            producer = go(lambda source=source: [source.send(number, 120) for number in range(50)])
-            got: list[int] = []
-            consumer = go(lambda got=got, sink=sink: got.extend(sink))
-            goslings.sleep(rng.random() * 0.02)
-            alive = [worker for worker in workers._workers if worker.ready]
-            if alive:
-                rng.choice(alive).process.kill()
-            producer.result(120)
-            source.close()
-            died = sum(mover.result(120) for mover in movers)
-            sink.close()
-            consumer.result(120)
-            missing = set(range(50)) - set(got)
-            assert max(Counter(got).values()) == 1, (turn, "doubled", got)
-            assert len(missing) <= died, (turn, missing, died)
-            if turn % 100 == 99:
-                print(f"{turn + 1} rounds", flush=True)
-    for _ in range(3):  # what a finalizer lets go of is found by the next one
-        gc.collect()
-        goslings.sleep(0.1)
-    left = len(os.listdir("/proc/self/fd"))
-    print(f"{rounds} rounds: no value lost without a death, none doubled; descriptors {before} before, {left} after")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", nargs="*", choices=["small", "array", "cpu", "calls", "kills"])
+    parser.add_argument("what", nargs="*", choices=["small", "array", "cpu", "calls"])
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     print(f"Python {sys.version.split()[0]}, GIL {'on' if sys._is_gil_enabled() else 'off'}")

@@ -8,6 +8,8 @@ import os
 import random
 import re
 import signal
+import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -349,3 +351,14 @@ def test_a_stream_that_is_killed_leaves_what_it_has_sent() -> None:
         assert [values.recv(SECONDS) for _ in range(40)] == list(range(40))
         # And all of the buffer is free again.
         assert [values.try_send(number) for number in range(65)] == [True] * 64 + [False]
+
+
+@pytest.mark.parametrize(("start", "rounds"), [("forkserver", 60), ("spawn", 12)])
+def test_the_books_of_killed_workers_balance(start: str, rounds: int, rng: random.Random) -> None:
+    """`bench/kills.py` checks values, streams, descriptors, memory and processes; here for a moment."""
+    script = Path(__file__).parent.parent / "bench" / "kills.py"
+    command = [sys.executable, str(script), "--rounds", str(count(rounds)), "--start", start]
+    command += ["--seed", str(rng.randrange(1, 2**32))]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=110)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{count(rounds)} kills:" in done.stdout and not done.stderr, done.stdout + done.stderr

@@ -1081,9 +1081,9 @@ def _failure(goroutine: Goroutine[Any]) -> BaseException | None:
     """What an ended goroutine raised, or None; does not count as reading it."""
 
 def _end_with(fd: int, grace: float) -> None:
-    """Ends the process, with status 1, `grace` seconds after the other side of the socket `fd` has gone. `fd` stays open
-    until the process ends; -1: nobody ends it. If the process is stopped when its parent dies, it is made to go on,
-    since it could not end otherwise. Never blocks. Raises OSError if the system has no thread for it.
+    """Ends the process, with status 1, `grace` seconds after the other side of the socket `fd` has gone. `fd` stays
+    open until the process ends; -1: nobody ends it. If the process is stopped when its parent dies, it is made to go
+    on, since it could not end otherwise. Never blocks. Raises OSError if the system has no thread for it.
     """
 
 def _stats() -> dict[str, Any]:

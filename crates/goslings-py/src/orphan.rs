@@ -26,6 +26,7 @@ pub(crate) fn end_with(py: Python<'_>, fd: i32, grace: f64) -> PyResult<()> {
         // SAFETY: ends the process, without any code of it.
         unsafe { libc::_exit(1) };
     };
-    let thread = std::thread::Builder::new().name("goslings orphan".into()).stack_size(64 * 1024).spawn(watch);
+    let thread =
+        std::thread::Builder::new().name("goslings orphan".into()).stack_size(64 * 1024).spawn(watch);
     thread.map(drop).map_err(|error| errors::os(py, error.raw_os_error().unwrap_or(libc::EAGAIN)))
 }
