@@ -180,14 +180,15 @@ class _Lease:
 
 @final
 class _Claims:
-    """Copies of values of a channel of another process, and the count by which they are claimed."""
+    """Copies of values of a channel of another process, and the count by which they are claimed.
+
+    `more` is sent over `link` when home is to be told that something was claimed; if there is no room, `ring()` is called.
+    `unpack(packed)` makes a value.
+    """
 
     def __new__(
         cls, segment: Segment, link: Link, more: bytes, ring: Callable[[], object], unpack: Callable[[bytes], Any]
-    ) -> Self:
-        """`more` is sent over `link` when home is to be told that something was claimed; if there is no room, `ring()`
-        is called. `unpack(packed)` makes a value.
-        """
+    ) -> Self: ...
     def add(self, first: int, values: list[Any], packed: Sequence[int]) -> None:
         """Copies have come; the first has this number. `packed`: which are to be unpickled. Never blocks."""
     def claim(self) -> Any:

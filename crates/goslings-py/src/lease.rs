@@ -202,6 +202,9 @@ struct Copied {
 }
 
 /// Copies of values of a channel of another process, and the count by which they are claimed.
+///
+/// `more` is sent over `link` when home is to be told that something was claimed; if there is no room, `ring()` is called.
+/// `unpack(packed)` makes a value.
 #[pyclass(name = "_Claims", module = "goslings._goslings", frozen, weakref)]
 pub(crate) struct PyClaims {
     page: Page,
@@ -275,8 +278,6 @@ impl PyClaims {
 
 #[pymethods]
 impl PyClaims {
-    /// `more` is sent over `link` when home is to be told that something was claimed; if there is no room, `ring()` is called.
-    /// `unpack(packed)` makes a value.
     #[new]
     fn new(
         segment: Bound<'_, Segment>,
@@ -297,7 +298,7 @@ impl PyClaims {
         })
     }
 
-    /// Copies have come; the first has this number. `packed`: the places of those that are to be unpickled. Never blocks.
+    /// Copies have come; the first has this number. `packed`: which are to be unpickled. Never blocks.
     fn add(&self, first: u64, values: &Bound<'_, PyList>, packed: Vec<usize>) {
         let mut came: Vec<Copied> = Vec::with_capacity(values.len());
         for (value, number) in values.iter().zip(first..) {
@@ -329,7 +330,7 @@ impl PyClaims {
         drop(stale);
     }
 
-    /// Claims the next value, if a copy of it is here: that value, else this object. A cancel point. Never blocks.
+    /// Claims the next value, if a copy of it is here; else returns this object. A cancel point. Never blocks.
     fn claim(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
         let (py, this) = (slf.py(), slf.get());
         // Ordering: Relaxed. Whoever closes it has no more to say.
