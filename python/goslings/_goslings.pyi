@@ -37,9 +37,8 @@ __all__ = [
     "_Patched",
     "_Allowance",
     "_Bell",
-    "_Claims",
     "_Credit",
-    "_Lease",
+    "_Letter",
     "_Port",
     "_Stead",
     "_Watching",
@@ -160,43 +159,6 @@ class _Credit:
         """A value that was sent on the promise cannot be had."""
     def end(self) -> None:
         """Nothing more arrives on it."""
-
-@final
-class _Lease:
-    """What home has of a lease."""
-
-    def __new__(cls, ch: chan[Any] | SendChan[Any] | RecvChan[Any], segment: Segment) -> Self: ...
-    @property
-    def segment(self) -> Segment:
-        """The page."""
-    def values(self, number: int, most: int, plain: bool) -> tuple[int, list[Any], bool, list[Any]]:
-        """Values to be copied ahead, at most `most`, which have numbers from `number` on: the number of the first, the
-        values, whether all are plain, and what is to be dropped. `plain`: no others. Never blocks.
-        """
-    def claimed(self) -> None:
-        """Values were claimed elsewhere: lets senders in. Never blocks."""
-    def end(self) -> None:
-        """Nobody claims anything any more."""
-
-@final
-class _Claims:
-    """Copies of values of a channel of another process, and the count by which they are claimed.
-
-    `more` is sent over `link` when home is to be told that something was claimed; if there is no room, `ring()` is called.
-    `unpack(packed)` makes a value.
-    """
-
-    def __new__(
-        cls, segment: Segment, link: Link, more: bytes, ring: Callable[[], object], unpack: Callable[[bytes], Any]
-    ) -> Self: ...
-    def add(self, first: int, values: list[Any], packed: Sequence[int]) -> None:
-        """Copies have come; the first has this number. `packed`: which are to be unpickled. Never blocks."""
-    def claim(self) -> Any:
-        """Claims the next value, if a copy of it is here; else returns this object. A cancel point. Never blocks."""
-    def close(self) -> None:
-        """Nothing can be claimed any more: home is gone."""
-    def __len__(self) -> int: ...
-    def __bool__(self) -> bool: ...
 
 @final
 class _Bell:
@@ -1231,6 +1193,11 @@ class Segment:
         """The process that holds the lock at byte `at`, or None."""
 
 @final
+@final
+class _Letter:
+    """A long message that was written, and not sent."""
+
+@final
 class Link:
     """Link(fd): messages to and from another process, which has made a Link of the other end of the same socket pair.
 
@@ -1243,7 +1210,9 @@ class Link:
     """
 
     def __new__(cls, fd: int) -> Self: ...
-    def send(self, parts: Iterable[Buffer], fds: Sequence[int] | None = None, timeout: float | None = None) -> None:
+    def send(
+        self, parts: Iterable[Buffer] | _Letter, fds: Sequence[int] | None = None, timeout: float | None = None
+    ) -> None:
         """Sends one message: the bytes of all `parts`, one after another, and copies of the descriptors `fds` (at most
         252).
 
@@ -1254,10 +1223,19 @@ class Link:
         closed.
         """
 
-    def _post(self, parts: Iterable[Buffer], fds: list[int]) -> bool:
+    def _post(self, parts: Iterable[Buffer] | _Letter, fds: list[int]) -> bool:
         """Sends one message if that needs no waiting; returns whether it was sent. Never blocks and is no cancel point.
         Raises what `send` raises.
         """
+
+    def _written(self, parts: Iterable[Buffer]) -> Iterable[Buffer] | _Letter:
+        """Writes a long message, so that sending it needs no more memory and no more copy: what `send` and `_post` take
+        in place of its parts. Of a short one, the parts themselves. Never blocks. Raises MemoryError and OSError as
+        `send` does.
+        """
+
+    def _unmapped(self, size: int) -> bytes | None:
+        """The first bytes, at most `size`, of the message that `recv` could not map, once; None if there is none."""
 
     def recv(self, timeout: float | None = None) -> tuple[bytes | memoryview, list[int]]:
         """Receives the next message: its bytes, and the descriptors that came with it, which are the caller's to close.

@@ -25,8 +25,6 @@ mod host;
 mod http;
 #[expect(unsafe_code, reason = "looks at objects while the collector has stopped everybody")]
 mod leaks;
-#[expect(unsafe_code, reason = "looks at numbers and lengths without a way to raise")]
-mod lease;
 #[expect(unsafe_code, reason = "a phase that its runner alone writes")]
 mod life;
 #[expect(unsafe_code, reason = "descriptors that are given to us, and bytes that are filled")]
@@ -104,9 +102,7 @@ mod module {
     #[pymodule_export]
     use crate::leaks::leaks;
     #[pymodule_export]
-    use crate::lease::{PyClaims, PyLease};
-    #[pymodule_export]
-    use crate::link::Link;
+    use crate::link::{Letter, Link};
     #[pymodule_export]
     use crate::mutex::PyMutex;
     #[pymodule_export]

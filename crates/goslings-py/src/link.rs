@@ -18,7 +18,7 @@ use goslings_shm::{
     Body, FDS_MAX, INLINE_MAX, LinkError, Receiver, Sender, Source, Spares, Watched, generation, pair,
 };
 use pyo3::exceptions::{
-    PyBrokenPipeError, PyConnectionError, PyEOFError, PyMemoryError, PyOverflowError, PyValueError,
+    PyBrokenPipeError, PyConnectionError, PyEOFError, PyMemoryError, PyOSError, PyOverflowError, PyValueError,
 };
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -26,6 +26,7 @@ use pyo3::types::{PyBytes, PyList, PyMemoryView, PySlice};
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::thread;
@@ -97,12 +98,21 @@ pub(crate) struct Link {
     vain: AtomicU32,
     /// The memory of long messages.
     spares: Arc<Spares>,
+    /// The message that `recv` could not map.
+    unmapped: Leaf<Option<OwnedFd>>,
     /// Whether this end was closed: whatever stops a call then, that is why.
     closed: AtomicBool,
     /// Which process made it, by how many forks that descends from.
     generation: u32,
     /// Its sockets, until they are closed.
     watched: Leaf<Option<Watched>>,
+}
+
+/// A long message that was written, and not sent.
+#[pyclass(module = "goslings._goslings", name = "_Letter", frozen)]
+pub(crate) struct Letter {
+    file: OwnedFd,
+    len: usize,
 }
 
 /// What stopped a call.
@@ -169,8 +179,9 @@ impl Link {
     }
 
     /// Writes a long message. Somebody sees to it that its memory is not kept for longer than it is used.
-    fn apart(&self, py: Python<'_>, len: usize, sources: &[Source<'_>]) -> Result<OwnedFd, LinkError> {
-        let written = detached(py, || self.spares.written(len, sources)).map_err(LinkError::System)?;
+    fn apart(&self, py: Python<'_>, len: usize, sources: &[Source<'_>]) -> PyResult<OwnedFd> {
+        let written = detached(py, || self.spares.written(len, sources));
+        let written = written.map_err(|error| unwritten(py, &error, len))?;
         if self.spares.must_be_tended() {
             let spares = Arc::downgrade(&self.spares);
             let tend = move || {
@@ -185,15 +196,35 @@ impl Link {
         Ok(written)
     }
 
+    /// Calls `send` with a message that is given as its parts, or as a letter: how long it is, its parts, and if it is a long one
+    /// the file that it was written to.
+    fn outgoing<T>(
+        &self,
+        parts: &Bound<'_, PyAny>,
+        send: impl FnOnce(usize, &[Source<'_>], Option<BorrowedFd<'_>>) -> Result<T, Stopped>,
+    ) -> PyResult<T> {
+        let py = parts.py();
+        if let Ok(letter) = parts.cast::<Letter>() {
+            let letter = letter.get();
+            let sent = send(letter.len, &[], Some(letter.file.as_fd()));
+            return sent.map_err(|stopped| stopped.raise(py, self, true));
+        }
+        let views = views(parts)?;
+        let sources: Vec<Source<'_>> = views.iter().map(View::source).collect();
+        let len: usize = sources.iter().map(Source::len).sum();
+        let apart = if len > INLINE_MAX { Some(self.apart(py, len, &sources)?) } else { None };
+        let sent = send(len, &sources, apart.as_ref().map(AsFd::as_fd));
+        sent.map_err(|stopped| stopped.raise(py, self, true))
+    }
+
     fn send_parts(
         &self,
-        py: Python<'_>,
+        len: usize,
         sources: &[Source<'_>],
+        apart: Option<BorrowedFd<'_>>,
         fds: &[BorrowedFd<'_>],
         wait: Wait,
     ) -> Result<(), Stopped> {
-        let len: usize = sources.iter().map(Source::len).sum();
-        let apart = if len > INLINE_MAX { Some(self.apart(py, len, sources)?) } else { None };
         let _turn = self.sending.turn(wait).map_err(NetError::Wait)?;
         let reserve = |room: BorrowedFd<'_>| {
             let reserved = self.socket.with(|socket| {
@@ -210,7 +241,7 @@ impl Link {
         if apart.is_none() && fds.is_empty() {
             return Ok(());
         }
-        let all: Vec<BorrowedFd<'_>> = apart.iter().map(AsFd::as_fd).chain(fds.iter().copied()).collect();
+        let all: Vec<BorrowedFd<'_>> = apart.into_iter().chain(fds.iter().copied()).collect();
         let send = |socket: BorrowedFd<'_>| {
             let mut sender = self.sending.state();
             let sent = sender.send_fds(socket, &all)?;
@@ -225,12 +256,11 @@ impl Link {
     /// As `send_parts`, but never waits: false if there is no room, or somebody else sends.
     fn post_parts(
         &self,
-        py: Python<'_>,
+        len: usize,
         sources: &[Source<'_>],
+        apart: Option<BorrowedFd<'_>>,
         fds: &[BorrowedFd<'_>],
     ) -> Result<bool, Stopped> {
-        let len: usize = sources.iter().map(Source::len).sum();
-        let apart = if len > INLINE_MAX { Some(self.apart(py, len, sources)?) } else { None };
         if !self.sending.turn.try_lock() {
             return Ok(false);
         }
@@ -238,8 +268,7 @@ impl Link {
         let sent = self.room.with(|room| {
             Ok(self.socket.with(|socket| {
                 let (room, socket) = (borrowed(&room), borrowed(&socket));
-                let all: Vec<BorrowedFd<'_>> =
-                    apart.iter().map(AsFd::as_fd).chain(fds.iter().copied()).collect();
+                let all: Vec<BorrowedFd<'_>> = apart.into_iter().chain(fds.iter().copied()).collect();
                 let mut sender = self.sending.state();
                 let reserved = sender.reserve(len, socket, room);
                 Ok(reserved.and_then(|reserved| {
@@ -252,13 +281,6 @@ impl Link {
             }))
         });
         Ok(sent???)
-    }
-
-    /// Sends a message if that needs no waiting, as `_post`: whether it was sent.
-    pub(crate) fn post_bytes(&self, py: Python<'_>, bytes: &[u8]) -> PyResult<bool> {
-        self.here()?;
-        let sent = self.post_parts(py, &[Source::from(bytes)], &[]);
-        sent.map_err(|stopped| stopped.raise(py, self, true))
     }
 
     fn recv_one<'py>(
@@ -290,6 +312,11 @@ impl Link {
                     Body::Apart(segment, len) => {
                         let view = view_of(py, segment, len).map_err(Stopped::Python)?;
                         Ok(Some((view, message.fds)))
+                    }
+                    Body::Unmapped(file, error) => {
+                        let old = self.unmapped().replace(file);
+                        drop(old);
+                        Err(Stopped::Link(LinkError::System(error)))
                     }
                 };
             }
@@ -323,6 +350,10 @@ impl Link {
                 return false;
             }
         }
+    }
+
+    fn unmapped(&self) -> std::sync::MutexGuard<'_, Option<OwnedFd>> {
+        self.unmapped.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn is_closed(&self) -> bool {
@@ -365,6 +396,31 @@ impl Link {
         self.socket.close();
         self.room.close();
         self.spares.trim(Duration::ZERO);
+    }
+}
+
+/// The parts of a message, as they are now.
+fn views(parts: &Bound<'_, PyAny>) -> PyResult<Vec<View>> {
+    parts.try_iter()?.map(|part| View::of(&part?)).collect()
+}
+
+/// Why a message of `len` bytes could not be written.
+fn unwritten(py: Python<'_>, error: &io::Error, len: usize) -> PyErr {
+    let os = |number: i32, why: &str| {
+        PyOSError::new_err((number, format!("no shared memory for a message of {len} bytes: {why}")))
+    };
+    match error.raw_os_error() {
+        Some(libc::ENOMEM) => PyMemoryError::new_err(format!(
+            "no shared memory for a message of {len} bytes: let go of others, or send it in parts"
+        )),
+        Some(number @ libc::ENOSPC) => {
+            os(number, "it is full; let go of other messages, or send it in parts")
+        }
+        Some(number @ libc::EFBIG) => os(number, "larger than files may be (RLIMIT_FSIZE, ulimit -f)"),
+        Some(number @ (libc::EMFILE | libc::ENFILE)) => {
+            os(number, "no descriptor is left (RLIMIT_NOFILE, ulimit -n)")
+        }
+        _ => system(py, error),
     }
 }
 
@@ -414,6 +470,7 @@ impl Link {
             receiving: End::new(receiver),
             vain: AtomicU32::new(0),
             spares: Arc::default(),
+            unmapped: Leaf::new(None),
             closed: AtomicBool::new(false),
             generation: generation(),
             watched: Leaf::new(Some(watched)),
@@ -445,26 +502,39 @@ impl Link {
         if fds.iter().any(|&fd| fd < 0) {
             return Err(errors::os(py, libc::EBADF));
         }
-        let mut views = Vec::new();
-        for part in parts.try_iter()? {
-            views.push(View::of(&part?)?);
-        }
-        let sources: Vec<Source<'_>> = views.iter().map(View::source).collect();
         let fds: Vec<BorrowedFd<'_>> = fds.iter().map(borrowed).collect();
-        self.send_parts(py, &sources, &fds, wait).map_err(|stopped| stopped.raise(py, self, true))
+        self.outgoing(parts, |len, sources, apart| self.send_parts(len, sources, apart, &fds, wait))
     }
 
     /// Sends one message if that needs no waiting; returns whether it was sent. Never blocks and is no
     /// cancel point. Raises what `send` raises.
-    fn _post(&self, py: Python<'_>, parts: &Bound<'_, PyAny>, fds: Vec<i32>) -> PyResult<bool> {
+    fn _post(&self, parts: &Bound<'_, PyAny>, fds: Vec<i32>) -> PyResult<bool> {
         self.here()?;
-        let mut views = Vec::new();
-        for part in parts.try_iter()? {
-            views.push(View::of(&part?)?);
-        }
-        let sources: Vec<Source<'_>> = views.iter().map(View::source).collect();
         let fds: Vec<BorrowedFd<'_>> = fds.iter().map(borrowed).collect();
-        self.post_parts(py, &sources, &fds).map_err(|stopped| stopped.raise(py, self, true))
+        self.outgoing(parts, |len, sources, apart| self.post_parts(len, sources, apart, &fds))
+    }
+
+    /// Writes a long message, so that sending it needs no more memory and no more copy: what `send` and `_post` take in place
+    /// of its parts. Of a short one, the parts themselves. Never blocks. Raises MemoryError and OSError as `send` does.
+    fn _written<'py>(&self, parts: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        self.here()?;
+        let py = parts.py();
+        let views = views(parts)?;
+        let sources: Vec<Source<'_>> = views.iter().map(View::source).collect();
+        let len: usize = sources.iter().map(Source::len).sum();
+        if len <= INLINE_MAX {
+            return Ok(parts.clone());
+        }
+        let file = self.apart(py, len, &sources)?;
+        Ok(Bound::new(py, Letter { file, len })?.into_any())
+    }
+
+    /// The first bytes, at most `size`, of the message that `recv` could not map, once; None if there is none.
+    fn _unmapped<'py>(&self, py: Python<'py>, size: usize) -> PyResult<Option<Bound<'py, PyBytes>>> {
+        let Some(file) = self.unmapped().take() else { return Ok(None) };
+        let mut bytes = vec![0; size];
+        let count = std::fs::File::from(file).read_at(&mut bytes, 0)?;
+        Ok(Some(PyBytes::new(py, &bytes[..count])))
     }
 
     /// Receives the next message: its bytes, and the descriptors that came with it, which are the caller's to close. The bytes

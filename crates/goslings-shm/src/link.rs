@@ -65,6 +65,8 @@ pub enum Body {
     Copied,
     /// They are the first so many of this memory.
     Apart(Segment, usize),
+    /// They are in this file, and could not be mapped.
+    Unmapped(OwnedFd, io::Error),
 }
 
 /// A message.
@@ -309,13 +311,19 @@ impl Receiver {
         let Ok(len) = usize::try_from(len) else {
             return self.refuse("a message of an impossible length");
         };
-        match Segment::from_file(fds.remove(0), len, false) {
-            Ok(segment) => Ok(Message { body: Body::Apart(segment, len), fds }),
+        let file = fds.remove(0);
+        let whole = match Segment::checked(&file, len) {
+            Ok(whole) => whole,
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-                self.refuse("a long message without its memory")
+                return self.refuse("a long message without its memory");
             }
-            Err(error) => Err(LinkError::System(error)),
-        }
+            Err(error) => return Err(LinkError::System(error)),
+        };
+        let body = match Segment::map_or_not(file, whole, false) {
+            Ok(segment) => Body::Apart(segment, len),
+            Err((file, error)) => Body::Unmapped(file, error),
+        };
+        Ok(Message { body, fds })
     }
 
     /// Whether there is nothing to read, a moment ago: cheap, for those who look again and again.

@@ -56,20 +56,26 @@ impl Segment {
     /// # Errors
     /// The system's; `InvalidData` if it is no such file.
     pub fn from_file(file: OwnedFd, at_least: usize, writable: bool) -> io::Result<Segment> {
+        let len = Segment::checked(&file, at_least)?;
+        Segment::map(file, len, writable)
+    }
+
+    /// How long it is, if it is what another process has made, and at least so long.
+    pub(crate) fn checked(file: &OwnedFd, at_least: usize) -> io::Result<usize> {
         let refused = |what| Err(io::Error::new(io::ErrorKind::InvalidData, what));
-        match rustix::fs::fcntl_get_seals(&file) {
+        match rustix::fs::fcntl_get_seals(file) {
             Ok(seals) if seals.contains(SealFlags::SHRINK) => {}
             Ok(_) => return refused("shared memory whose size is not sealed"),
             Err(Errno::INVAL) => return refused("the descriptor is not one of shared memory"),
             Err(error) => return Err(error.into()),
         }
-        let Ok(len) = usize::try_from(rustix::fs::fstat(&file)?.st_size) else {
+        let Ok(len) = usize::try_from(rustix::fs::fstat(file)?.st_size) else {
             return refused("shared memory of an impossible size");
         };
         if len < at_least.max(1) {
             return refused("shared memory that is smaller than was said");
         }
-        Segment::map(file, len, writable)
+        Ok(len)
     }
 
     /// Maps what process `number` has open as descriptor `fd`, if that is the file `inode`: on the same machine, by the same
@@ -96,11 +102,23 @@ impl Segment {
     }
 
     fn map(file: OwnedFd, len: usize, writable: bool) -> io::Result<Segment> {
+        Segment::map_or_not(file, len, writable).map_err(|(_, error)| error)
+    }
+
+    /// Maps `len` bytes of a file that was checked; gives it back if that fails.
+    pub(crate) fn map_or_not(
+        file: OwnedFd,
+        len: usize,
+        writable: bool,
+    ) -> Result<Segment, (OwnedFd, io::Error)> {
         let access = if writable { ProtFlags::READ | ProtFlags::WRITE } else { ProtFlags::READ };
         // SAFETY: a new mapping, wherever the system likes.
-        let start = unsafe { rustix::mm::mmap(ptr::null_mut(), len, access, MapFlags::SHARED, &file, 0) }?;
-        let start = NonNull::new(start).ok_or(io::ErrorKind::OutOfMemory)?;
-        Ok(Segment { file, mapping: Mapping { start, len }, writable })
+        let start = unsafe { rustix::mm::mmap(ptr::null_mut(), len, access, MapFlags::SHARED, &file, 0) };
+        match start.map(NonNull::new) {
+            Ok(Some(start)) => Ok(Segment { file, mapping: Mapping { start, len }, writable }),
+            Ok(None) => Err((file, io::ErrorKind::OutOfMemory.into())),
+            Err(error) => Err((file, error.into())),
+        }
     }
 
     /// Where it begins. Other processes may change it at any time.

@@ -19,8 +19,7 @@ from typing import Any, Self
 from .feed_memory import MemoryPeak
 from .feed_page import FeedError, Web
 
-MODES = ("sequential", "threading", "multiprocessing", "goslings", "processes")
-"""`processes` is goslings with worker processes."""
+MODES = ("sequential", "threading", "multiprocessing", "goslings")
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ import struct
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["decode", "encode"]
+__all__ = ["HEAD_MAX", "Lost", "decode", "encode", "head"]
 
 # Kinds, and what follows in the tuple. `op` numbers an operation, among those of the side that began it.
 OP = 1  # op, waits, cases: (channel, sends, payload) – begins a select, a send or a receive at the channels' home
@@ -33,13 +33,16 @@ ANSWERED = 14  # op, the answer to a question
 CREDIT = 17  # channel: a page with sends that need no answer comes with it (crates/goslings-py/src/credit.rs)
 STREAM = 18  # channel, a plain value, which was sent on credit
 STREAM_PACKED = 19  # channel, payload: the same for others
-LEASE = 30  # channel: a page by which its values can be claimed comes with it (crates/goslings-py/src/lease.rs)
-LEASED = 31  # channel, number of the first, values, places of those that are pickles: copies of what comes next
-MORE = 32  # channel: values of it were claimed, look, and send more copies
 INIT = 15  # payload of what a worker needs to know first
 
 _HEAD = struct.Struct("<xxxxII")
 _ALIGN = 64
+HEAD_MAX = 1 << 18
+"""In so many bytes of a frame is all of it but its buffers."""
+
+
+class Lost(bytes):
+    """Stands for a buffer that could not be had here."""
 
 
 def encode(message: tuple[Any, ...], large: bool) -> list[Any]:
@@ -67,12 +70,7 @@ def decode(frame: Any) -> tuple[Any, ...]:
         small: tuple[Any, ...] = pickle.loads(frame)
         return small
     view = memoryview(frame)
-    length, count = _HEAD.unpack_from(view)
-    at = _HEAD.size
-    sizes: Sequence[int] = struct.unpack_from(f"<{count}Q", view, at)
-    at += 8 * count
-    data = view[at : at + length]
-    at += length
+    data, sizes, at = _head(view)
     buffers = []
     for size in sizes:
         at += -at % _ALIGN
@@ -82,3 +80,21 @@ def decode(frame: Any) -> tuple[Any, ...]:
         at += size
     message: tuple[Any, ...] = pickle.loads(data, buffers=buffers)
     return message
+
+
+def head(frame: bytes) -> tuple[Any, ...]:
+    """The message of which these are the first bytes, with `Lost` in place of its buffers."""
+    if frame[0]:
+        raise MemoryError("no room here for a message")
+    data, sizes, _ = _head(memoryview(frame))
+    message: tuple[Any, ...] = pickle.loads(data, buffers=[Lost()] * len(sizes))
+    return message
+
+
+def _head(view: memoryview) -> tuple[memoryview, Sequence[int], int]:
+    """The pickle, the lengths of the buffers, and where these begin."""
+    length, count = _HEAD.unpack_from(view)
+    at = _HEAD.size
+    sizes: Sequence[int] = struct.unpack_from(f"<{count}Q", view, at)
+    at += 8 * count
+    return view[at : at + length], sizes, at + length

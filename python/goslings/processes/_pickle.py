@@ -15,11 +15,14 @@ from __future__ import annotations
 
 import contextvars
 import io
+import os
 import pickle
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import cloudpickle
+
+from goslings.processes import _messages
 
 __all__ = ["Payload", "dumps", "dumps_call", "is_large", "loads", "received"]
 
@@ -96,9 +99,13 @@ def is_large(payload: Payload) -> bool:
 def loads(payload: Payload, writable: bool, fds: Sequence[int] = ()) -> Any:
     """The value. `fds`: the descriptors that came with it. `writable`: its buffers are copied, into memory of its own.
 
-    Raises what its parts raise.
+    Raises what its parts raise; MemoryError if its buffers could not be mapped here.
     """
     data, buffers, _ = payload
+    if any(_is_lost(buffer) for buffer in (data, *buffers)):
+        raise MemoryError(
+            f"no room in process {os.getpid()} to map a large value: it needs address space (RLIMIT_AS, ulimit -v)"
+        )
     if buffers and writable:
         buffers = [bytearray(buffer) for buffer in buffers]
     if not fds:
@@ -108,6 +115,10 @@ def loads(payload: Payload, writable: bool, fds: Sequence[int] = ()) -> Any:
         return pickle.loads(data, buffers=buffers)
     finally:
         _fds.reset(token)
+
+
+def _is_lost(buffer: Any) -> bool:
+    return type(buffer) is _messages.Lost or type(buffer) is memoryview and type(buffer.obj) is _messages.Lost
 
 
 def received(index: int) -> int:

@@ -133,7 +133,8 @@ class Processes:
         goroutine there. If the worker dies the result is `WorkerDied`.
 
         Raises TypeError if something cannot be pickled, and says what; RuntimeError after `close`; WorkerDied if
-        workers die as soon as they start.
+        workers die as soon as they start; MemoryError or OSError (ENOSPC, EFBIG, EMFILE) if there is no shared memory
+        for large arguments.
         """
         if not callable(fn):
             raise TypeError(f"go needs a callable, not {type(fn).__name__}")

@@ -145,14 +145,17 @@ class Worker:
         except BaseException as problem:
             self._answer(number, problem)
             return
+        try:
+            self._peer.post((_messages.RESULT, number, True, payload), _pickle.is_large(payload), fds)
+        except (OSError, MemoryError) as problem:
+            self._answer(number, problem)
+            return
         self._calls.pop(number, None)
-        self._peer.post((_messages.RESULT, number, True, payload), _pickle.is_large(payload), fds)
 
     def _answer(self, number: int, error: BaseException) -> None:
         self._calls.pop(number, None)
         self._stopped.pop(number, None)
-        failure, fds = self._peer.pack_failure(error)
-        self._peer.post((_messages.RESULT, number, False, failure), True, fds)
+        self._peer.post_failure(error, _messages.RESULT, number, False)
 
 
 def _own(fds: list[int]) -> list[int]:
@@ -180,15 +183,14 @@ def main(fd: int, pair: int) -> None:
     for heart in fds[payload[2] :]:
         _heart.answer(heart)
     try:
-        (initializer, initargs, procs, writable), rest = peer.unpack(payload, fds), None
+        initializer, initargs, procs, writable = peer.unpack(payload, fds)
         peer.writable = writable
         if procs is not None and "GOSLINGS_PROCS" not in os.environ:
             goslings.gomaxprocs(procs)
         if initializer is not None:
             initializer(*initargs)
     except BaseException as error:
-        failure, rest = peer.pack_failure(error)
-        peer.post((_messages.READY, failure), True, rest)
+        peer.post_failure(error, _messages.READY)
     else:
         del initializer, initargs, payload
         peer.post((_messages.READY, None))

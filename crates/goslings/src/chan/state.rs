@@ -10,13 +10,9 @@
 //! * Slots may be promised to senders elsewhere (`Promise`): they count as full, and are taken back as soon as somebody
 //!   else would have to wait for them. What is not taken back is on its way, and arrives or is called off. Until then a
 //!   closed channel is not drained.
-//! * Values at the front may be leased to receivers elsewhere (`lease.rs`): "the buffer" above means these, too. Claims
-//!   that nobody here has looked for yet make room that senders who wait do not know of; until they are told, those who
-//!   come later queue behind them.
 //!
 //! The buffer grows as it fills: a large capacity costs nothing until it is used.
 
-use super::lease::{Lease, Leased};
 use crate::waiter::Wake;
 use crate::waitq::{WaitQueue, WakeList};
 use std::collections::VecDeque;
@@ -49,16 +45,6 @@ pub(crate) struct State<T> {
     /// How many slots are promised in all.
     reserved: usize,
     promised: Vec<Promised>,
-    /// What receivers elsewhere may claim: comes before the buffer.
-    leased: Option<Box<Leased<T>>>,
-}
-
-/// What a look at a lease has brought, for after unlocking.
-pub(crate) struct Looked<T> {
-    /// To be woken.
-    pub(crate) wakes: WakeList<T>,
-    /// To be dropped.
-    pub(crate) spent: Vec<T>,
 }
 
 /// Whom to wake, once the lock is released.
@@ -95,7 +81,6 @@ impl<T> State<T> {
             senders: WaitQueue::new(),
             reserved: 0,
             promised: Vec::new(),
-            leased: None,
         }
     }
 
@@ -109,13 +94,7 @@ impl<T> State<T> {
             receiver.put(value);
             return Sent::Handed(receiver.wake_later());
         }
-        if self.leased.is_some() && self.senders.has_any() {
-            return Sent::WouldBlock(value);
-        }
-        if self.has_room()
-            || self.reserved > 0 && self.take_back()
-            || self.leased.is_some() && self.has_room_by_claims()
-        {
+        if self.has_room() || self.reserved > 0 && self.take_back() {
             self.buffer.push_back(value);
             return Sent::Stored;
         }
@@ -124,91 +103,7 @@ impl<T> State<T> {
 
     #[inline]
     fn has_room(&self) -> bool {
-        self.buffer.len() + self.leased() + self.reserved < self.capacity
-    }
-
-    /// How many values are leased, as far as known.
-    #[inline]
-    fn leased(&self) -> usize {
-        self.leased.as_ref().map_or(0, |leased| leased.len())
-    }
-
-    /// Learns of claims elsewhere.
-    fn look(&mut self) {
-        if let Some(leased) = &mut self.leased {
-            leased.look(&mut self.buffer);
-        }
-    }
-
-    /// Whether claims have made room; if not, the next one will be told.
-    #[cold]
-    fn has_room_by_claims(&mut self) -> bool {
-        self.look();
-        if self.has_room() {
-            return true;
-        }
-        if let Some(leased) = &self.leased {
-            leased.tell();
-        }
-        self.look();
-        self.has_room()
-    }
-
-    /// Looks for claims, and lets those in who waited for them.
-    fn settle(&mut self) -> WakeList<T> {
-        self.look();
-        let mut wakes = WakeList::new();
-        self.let_in(&mut wakes);
-        while self.leased.is_some() && self.senders.has_any() && self.has_room_by_claims() {
-            self.let_in(&mut wakes);
-        }
-        wakes
-    }
-
-    /// Values were claimed elsewhere.
-    pub(crate) fn claimed(&mut self) -> Looked<T> {
-        let wakes = self.settle();
-        Looked { wakes, spent: self.leased.as_mut().map_or_else(Vec::new, |leased| leased.spent()) }
-    }
-
-    /// Leases values from number `from` on: `show` is called with each, and its number, until it returns false; of those that
-    /// are in the buffer it is asked first whether they `fit`.
-    pub(crate) fn lease(
-        &mut self,
-        to: &Arc<dyn Lease>,
-        from: u64,
-        mut fits: impl FnMut(&T) -> bool,
-        mut show: impl FnMut(u64, &T) -> bool,
-    ) -> Looked<T> {
-        let looked = self.claimed();
-        if self.leased.as_ref().is_none_or(|leased| leased.is_over() && !leased.is(to)) && !self.tick {
-            self.leased = Some(Box::new(Leased::new(Arc::clone(to))));
-        }
-        if let Some(leased) = &mut self.leased
-            && leased.is(to)
-        {
-            let mut number = from.max(leased.next());
-            while let Some(value) = leased.extend(number, &mut self.buffer, &mut fits) {
-                if !show(number, value) {
-                    break;
-                }
-                number += 1;
-            }
-        }
-        looked
-    }
-
-    /// Nobody claims anything any more.
-    pub(crate) fn end_lease(&mut self, to: &Arc<dyn Lease>) -> Looked<T> {
-        if let Some(leased) = &mut self.leased
-            && leased.is(to)
-        {
-            leased.take_back(&mut self.buffer);
-            let looked = self.claimed();
-            self.leased = None;
-            return looked;
-        }
-        Looked { wakes: WakeList::new(), spent: Vec::new() }
+        self.buffer.len() + self.reserved < self.capacity
     }
 
     /// Takes back all promises that were not used; whether there is room then.
@@ -227,8 +122,7 @@ impl<T> State<T> {
         if self.closed || self.senders.has_any() {
             return;
         }
-        self.look();
-        let free = self.capacity.saturating_sub(self.buffer.len() + self.leased() + self.reserved);
+        let free = self.capacity.saturating_sub(self.buffer.len() + self.reserved);
         let free = u32::try_from(free).unwrap_or(u32::MAX);
         let index = self.promised.iter().position(|promised| Arc::ptr_eq(&promised.to, to));
         let index = index.unwrap_or_else(|| {
@@ -262,9 +156,7 @@ impl<T> State<T> {
         if low {
             self.promise(to, target);
         }
-        let mut all = WakeList::new();
-        self.drained(&mut all);
-        Ok(Wakes { one, all })
+        Ok(Wakes { one, all: self.drained() })
     }
 
     /// A value that was sent on this promise cannot be had.
@@ -275,9 +167,7 @@ impl<T> State<T> {
             promised.slots -= 1;
             self.reserved -= 1;
         }
-        let mut wakes = WakeList::new();
-        self.let_in(&mut wakes);
-        wakes
+        self.let_in()
     }
 
     /// Nothing more arrives on this promise: its slots are free.
@@ -288,14 +178,12 @@ impl<T> State<T> {
         let promised = self.promised.swap_remove(index);
         promised.to.take_back();
         self.reserved -= promised.slots as usize;
-        let mut wakes = WakeList::new();
-        self.let_in(&mut wakes);
-        wakes
+        self.let_in()
     }
 
     /// Slots have become free without a receive: lets senders in, and whoever waits for the end of a closed channel out.
-    fn let_in(&mut self, wakes: &mut WakeList<T>) {
-        self.drained(wakes);
+    fn let_in(&mut self) -> WakeList<T> {
+        let mut wakes = self.drained();
         while self.has_room() {
             let Some(mut sender) = self.senders.pop() else { break };
             let value = sender.take();
@@ -307,21 +195,23 @@ impl<T> State<T> {
             }
             wakes.push(sender);
         }
+        wakes
     }
 
     /// Receivers that waited for the last values of a closed channel, if there are none.
-    fn drained(&mut self, wakes: &mut WakeList<T>) {
+    fn drained(&mut self) -> WakeList<T> {
+        let mut wakes = WakeList::new();
         if self.closed && self.reserved == 0 {
             while let Some(receiver) = self.receivers.pop() {
                 wakes.push(receiver);
             }
         }
+        wakes
     }
 
     #[inline]
     pub(crate) fn recv(&mut self) -> Received<T> {
-        let leased = self.leased.as_mut().and_then(|leased| leased.claim(&mut self.buffer));
-        if let Some(value) = leased.or_else(|| self.buffer.pop_front()) {
+        if let Some(value) = self.buffer.pop_front() {
             // More than `capacity` can be held after `put_back`: then no sender gets in yet.
             let room = self.has_room();
             let sender = if room { self.senders.pop() } else { None };
@@ -332,8 +222,7 @@ impl<T> State<T> {
             return Received::Value(value, wake);
         }
         if let Some(mut sender) = self.senders.pop() {
-            let unknown = self.reserved > 0 || self.leased.is_some();
-            debug_assert!(self.capacity == 0 || unknown, "a sender waited beside free room");
+            debug_assert!(self.capacity == 0 || self.reserved > 0, "a sender waited beside free room");
             let value = sender.take();
             return Received::Value(value, Some(sender.wake_later()));
         }
@@ -347,9 +236,6 @@ impl<T> State<T> {
         if let Some(mut receiver) = self.receivers.pop() {
             receiver.put(value);
             return Some(receiver.wake_later());
-        }
-        if let Some(leased) = &mut self.leased {
-            leased.take_back(&mut self.buffer);
         }
         self.buffer.push_front(value);
         None
@@ -365,8 +251,7 @@ impl<T> State<T> {
             self.take_back();
         }
         // Receivers find no value in their node, senders find theirs still there: both know by that.
-        let mut wakes = WakeList::new();
-        self.drained(&mut wakes);
+        let mut wakes = self.drained();
         while let Some(sender) = self.senders.pop() {
             wakes.push(sender);
         }
@@ -374,14 +259,8 @@ impl<T> State<T> {
     }
 
     /// Takes out everything that is buffered, to be dropped after unlocking.
-    pub(crate) fn drain(&mut self) -> (VecDeque<T>, Vec<T>) {
-        if let Some(leased) = &mut self.leased {
-            leased.take_back(&mut self.buffer);
-        }
-        (
-            std::mem::take(&mut self.buffer),
-            self.leased.as_mut().map_or_else(Vec::new, |leased| leased.spent()),
-        )
+    pub(crate) fn drain(&mut self) -> VecDeque<T> {
+        std::mem::take(&mut self.buffer)
     }
 
     pub(crate) fn is_closed(&self) -> bool {
@@ -389,8 +268,7 @@ impl<T> State<T> {
     }
 
     pub(crate) fn len(&self) -> usize {
-        let leased = self.leased.as_ref().map_or(0, |leased| leased.len_now());
-        if self.tick { 0 } else { leased + self.buffer.len() }
+        if self.tick { 0 } else { self.buffer.len() }
     }
 
     pub(crate) fn capacity(&self) -> usize {
@@ -398,6 +276,6 @@ impl<T> State<T> {
     }
 
     pub(crate) fn buffered(&self) -> impl Iterator<Item = &T> {
-        self.leased.iter().flat_map(|leased| leased.all()).chain(&self.buffer)
+        self.buffer.iter()
     }
 }
