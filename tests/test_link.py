@@ -133,14 +133,14 @@ def test_the_memory_of_a_long_message_is_used_again_when_nobody_has_it(pair: Pai
         return other.recv(SECONDS)[0]
 
     held = sent(b"a")
-    first, second = inode(held), inode(sent(b"b"))
-    assert second != first and bytes(held) == b"a" * LONG
+    first = inode(held)
+    assert inode(sent(b"b")) != first and bytes(held) == b"a" * LONG
     part = held[5:10]
     del held
-    assert inode(sent(b"c")) == second and bytes(part) == b"aaaaa"
+    assert inode(sent(b"c")) != first and bytes(part) == b"aaaaa"
     del part
-    again = [inode(sent(bytes([ord("d") + turn]))) for turn in range(4)]
-    assert set(again) <= {first, second}
+    # It is kept for a second: on a busy machine two of them may be farther apart.
+    until(lambda: inode(sent(b"d")) == inode(sent(b"e")), SECONDS)
 
 
 def test_memory_that_is_not_used_is_given_back(pair: Pair) -> None:
@@ -168,15 +168,19 @@ def test_memory_that_is_not_used_is_given_back(pair: Pair) -> None:
 
 def test_a_forked_child_does_not_keep_the_memory_of_messages(pair: Pair) -> None:
     one, other = pair
-    for letter in (b"a", b"b"):  # the second one is written to a mapping
-        one.send([letter * LONG])
-        other.recv(SECONDS)
 
     def mapped() -> int:
         with open("/proc/self/maps") as maps:
             return sum("memfd:goslings" in line and line.split()[1] == "rw-s" for line in maps)
 
+    def is_kept() -> bool:
+        for letter in (b"a", b"b"):  # the second one is written to a mapping
+            one.send([letter * LONG])
+            other.recv(SECONDS)
+        return mapped() > before
+
     before = mapped()
+    until(is_kept, SECONDS)
     seen, told = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -187,7 +191,7 @@ def test_a_forked_child_does_not_keep_the_memory_of_messages(pair: Pair) -> None
             status = 0
         os._exit(status)
     assert os.waitpid(pid, 0)[1] == 0
-    assert int(os.read(seen, 100)) < before
+    assert int(os.read(seen, 100)) == before
     os.close(seen)
     os.close(told)
     one.send([b"c" * LONG])
