@@ -179,6 +179,8 @@ def test_a_forked_child_does_not_keep_the_memory_of_messages(pair: Pair) -> None
             other.recv(SECONDS)
         return mapped() > before
 
+    one.send([b"x"])
+    other.recv(SECONDS)  # now the ring is mapped
     before = mapped()
     until(is_kept, SECONDS)
     seen, told = os.pipe()
