@@ -48,10 +48,11 @@ model: ## check the concurrent protocols with loom, three preemptions deep (long
 model-quick: ## the same, two preemptions deep: seconds
 	LOOM_MAX_PREEMPTIONS=2 $(LOOM) $(LOOM_TESTS) $(ARGS)
 
+# Tree Borrows: the lists of crossbeam-epoch, on which transactions stand, do not keep to Stacked Borrows.
 miri: ## run the tests of the crates without Python under Miri
 	@cargo +nightly miri --version >/dev/null 2>&1 || \
 	  { echo "Miri is not installed: rustup toolchain install nightly --component miri --component rust-src" >&2; exit 1; }
-	MIRIFLAGS="-Zmiri-disable-isolation -Zmiri-ignore-leaks $(MIRIFLAGS)" CARGO_TARGET_DIR=target/miri cargo +nightly miri test -p goslings -p goslings-shm --lib --tests $(ARGS)
+	MIRIFLAGS="-Zmiri-disable-isolation -Zmiri-ignore-leaks -Zmiri-tree-borrows $(MIRIFLAGS)" CARGO_TARGET_DIR=target/miri cargo +nightly miri test -p goslings -p goslings-shm --lib --tests $(ARGS)
 
 stress: ## a minute of stress with exact accounting, free-threaded (STRESS_SECONDS)
 	GOSLINGS_STRESS_SECONDS=10 cargo test -p goslings --release --test stress -- --ignored --nocapture --test-threads 1

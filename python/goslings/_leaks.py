@@ -20,9 +20,10 @@ def leaks() -> list[GoroutineStack]:
     """The goroutines that nobody can ever wake: they wait, without a time limit, on what nothing else can reach.
 
     Collects garbage first (`gc.collect`). Each is as in `stacks`, its state with the mark "(leaked)". What is reported
-    is lost for certain, unless somebody cancels it: that a handle is kept does not save a goroutine. Not every lost one
-    is found: async goroutines are not looked at; what an extension module, a suspended generator or coroutine, or the
-    goroutine's own C stack may hold counts as reachable, and on 3.13 what a `with` or a call with `*` waits on. All
+    is lost for certain, unless somebody cancels it: that a handle is kept does not save a goroutine. Goroutines with a
+    stack and async ones are looked at alike. Not every lost one is found: what an extension module, a weak reference or
+    the goroutine's own C stack may hold counts as reachable, so does what a plain function waits for that has returned
+    a coroutine, and on 3.13 what a `with` or a call with `*` waits on, but not in async goroutines. All
     threads are stopped meanwhile, the longer the more objects there are: meant for tests, and for programs that grow.
     Go: the goroutineleak profile.
     """

@@ -1196,6 +1196,46 @@ gs_frame_refs(const gs_area *area, const int *depths, Py_ssize_t known, gs_visit
     return 0;
 }
 
+/* Shows every reference that a suspended generator or coroutine holds, as gs_frame_refs. Returns -1, having shown
+ * nothing, if it runs. The world stands still. */
+int
+gs_generator_refs(PyObject *object, gs_visit visit, void *arg)
+{
+    PyGenObject *generator = (PyGenObject *)object;
+    if (generator->gi_frame_state == FRAME_EXECUTING) {
+        return -1;
+    }
+    if (generator->gi_frame_state < FRAME_EXECUTING) {
+        struct _PyInterpreterFrame *frame = generator_frame(generator);
+#if PY_VERSION_HEX >= 0x030E0000
+        if (frame->stackpointer == NULL) {
+            return -1;
+        }
+        show_ref(frame->f_executable, visit, arg);
+        show_ref(frame->f_funcobj, visit, arg);
+        for (_PyStackRef *ref = frame->localsplus; ref < frame->stackpointer; ref++) {
+            show_ref(*ref, visit, arg);
+        }
+#else
+        if (frame->stacktop < 0) {
+            return -1;
+        }
+        show(frame->f_executable, visit, arg);
+        show(frame->f_funcobj, visit, arg);
+        for (int i = 0; i < frame->stacktop; i++) {
+            show(frame->localsplus[i], visit, arg);
+        }
+#endif
+        show(frame->f_locals, visit, arg);
+        show((PyObject *)frame->frame_obj, visit, arg);
+    }
+    show(generator->gi_exc_state.exc_value, visit, arg);
+    if (!PyGen_CheckExact(object)) { /* where nothing is ever written there */
+        show(generator->gi_origin_or_finalizer, visit, arg);
+    }
+    return 0;
+}
+
 /* Whether this thread (or goroutine) has a context: until a context variable is set there may be none. */
 int
 gs_has_context(void)

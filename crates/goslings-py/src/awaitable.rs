@@ -16,11 +16,12 @@ use goslings::chan::{RecvError, SendError, TryRecvError, TrySendError};
 use goslings::polled::{self, Caller, Waiting};
 use goslings::{Wait, WaitError};
 use pyo3::exceptions::{PyRuntimeError, PyStopAsyncIteration, PyStopIteration};
+use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyTuple};
 use std::cell::UnsafeCell;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 
 type Answer = PyResult<Py<PyAny>>;
 
@@ -42,31 +43,102 @@ trait Polled: Send {
     fn go_on_cancelled(&mut self, py: Python<'_>) -> Cancelled;
     /// Whether its wait is over: who waits goes on then only.
     fn was_woken(&self) -> bool;
+    /// Shows what it owns, as far as that is known. It waits, and the world stands still.
+    fn show(&self, see: &mut dyn FnMut(Owned));
+}
+
+/// Something that a call owns: for the search for leaks.
+#[derive(Clone, Copy)]
+pub(crate) enum Owned {
+    /// One reference to an object.
+    Object(*mut ffi::PyObject),
+    /// One share of what can be waited on at `address`; there are `shares` of it.
+    Share { address: usize, shares: usize },
+}
+
+impl Owned {
+    pub(crate) fn share<T>(shared: &Arc<T>) -> Owned {
+        let address = Arc::as_ptr(shared).expose_provenance();
+        Owned::Share { address, shares: Arc::strong_count(shared) }
+    }
+}
+
+/// What a call keeps for its answer.
+pub(crate) trait Keep: Send {
+    /// Shows each thing that it or the wait owns, once; what is not shown counts as reachable by anybody.
+    fn show(&self, see: &mut dyn FnMut(Owned));
+}
+
+/// Nothing, or what nobody asks for.
+impl Keep for () {
+    fn show(&self, _see: &mut dyn FnMut(Owned)) {}
+}
+
+impl<T> Keep for Py<T> {
+    fn show(&self, see: &mut dyn FnMut(Owned)) {
+        see(Owned::Object(self.as_ptr()));
+    }
+}
+
+impl<A: Keep, B: Keep> Keep for (A, B) {
+    fn show(&self, see: &mut dyn FnMut(Owned)) {
+        self.0.show(see);
+        self.1.show(see);
+    }
+}
+
+/// A share of what is waited on; the wait has another one.
+pub(crate) struct Both<T>(pub(crate) Arc<T>);
+
+impl<T> Keep for Both<T>
+where
+    Arc<T>: Send,
+{
+    fn show(&self, see: &mut dyn FnMut(Owned)) {
+        see(Owned::share(&self.0));
+        see(Owned::share(&self.0));
+    }
+}
+
+/// No share: only the wait has one.
+impl<T> Keep for Weak<T>
+where
+    Weak<T>: Send,
+{
+    fn show(&self, see: &mut dyn FnMut(Owned)) {
+        see(Owned::Share { address: self.as_ptr().expose_provenance(), shares: self.strong_count() });
+    }
 }
 
 /// A call of the runtime, and what its answer means in Python.
-struct Typed<T, F, U>
+struct Typed<T, K, F, U>
 where
-    U: FnMut(T) -> Option<T>,
+    U: Fn(&K, T) -> Option<T>,
 {
     waiting: Waiting<T>,
+    kept: K,
     finish: F,
     /// Takes back what the answer brought; gives the answer if that cannot be.
     undo: U,
 }
 
-impl<T, F, U> Polled for Typed<T, F, U>
+impl<T, K, F, U> Polled for Typed<T, K, F, U>
 where
     T: Send,
-    F: FnMut(Python<'_>, T) -> Answer + Send,
-    U: FnMut(T) -> Option<T> + Send,
+    K: Keep,
+    F: Fn(&K, Python<'_>, T) -> Answer + Send,
+    U: Fn(&K, T) -> Option<T> + Send,
 {
     fn poll(&mut self, py: Python<'_>) -> Option<Answer> {
-        self.waiting.poll().map(|answer| (self.finish)(py, answer))
+        self.waiting.poll().map(|answer| (self.finish)(&self.kept, py, answer))
     }
 
     fn was_woken(&self) -> bool {
         self.waiting.caller().was_woken()
+    }
+
+    fn show(&self, see: &mut dyn FnMut(Owned)) {
+        self.kept.show(see);
     }
 
     fn cancel(&mut self, py: Python<'_>) -> Cancelled {
@@ -80,29 +152,29 @@ where
     }
 }
 
-impl<T, F, U> Typed<T, F, U>
+impl<T, K, F, U> Typed<T, K, F, U>
 where
-    F: FnMut(Python<'_>, T) -> Answer,
-    U: FnMut(T) -> Option<T>,
+    F: Fn(&K, Python<'_>, T) -> Answer,
+    U: Fn(&K, T) -> Option<T>,
 {
     fn take_back(&mut self, py: Python<'_>, answer: Option<T>) -> Cancelled {
         match answer {
             None => Cancelled::NotYet,
-            Some(answer) => match (self.undo)(answer) {
+            Some(answer) => match (self.undo)(&self.kept, answer) {
                 None => Cancelled::Undone,
-                Some(answer) => Cancelled::Stands((self.finish)(py, answer)),
+                Some(answer) => Cancelled::Stands((self.finish)(&self.kept, py, answer)),
             },
         }
     }
 }
 
-impl<T, F, U> Drop for Typed<T, F, U>
+impl<T, K, F, U> Drop for Typed<T, K, F, U>
 where
-    U: FnMut(T) -> Option<T>,
+    U: Fn(&K, T) -> Option<T>,
 {
     fn drop(&mut self) {
         if let Some(answer) = self.waiting.abandon() {
-            let _ = (self.undo)(answer);
+            let _ = (self.undo)(&self.kept, answer);
         }
     }
 }
@@ -110,6 +182,7 @@ where
 /// A call, and what must live as long as it waits.
 struct Keeping<K> {
     call: Box<dyn Polled>,
+    /// Not shown: what it keeps alive may do something by itself, as a timer does.
     _kept: K,
 }
 
@@ -128,6 +201,10 @@ impl<K: Send> Polled for Keeping<K> {
 
     fn was_woken(&self) -> bool {
         self.call.was_woken()
+    }
+
+    fn show(&self, see: &mut dyn FnMut(Owned)) {
+        self.call.show(see);
     }
 }
 
@@ -158,6 +235,24 @@ enum State {
     Waiting(Box<Underway>),
     /// Being stepped, or done.
     Done,
+}
+
+impl State {
+    fn show(&self, see: &mut dyn FnMut(Owned)) {
+        match self {
+            State::Send(channel, value, _) => {
+                see(Owned::Object(channel.owner()));
+                if let Value::Object(value) = value {
+                    see(Owned::Object(value.as_ptr()));
+                }
+            }
+            State::Recv(channel, ..) => see(Owned::Object(channel.owner())),
+            State::Again(state) => state.show(see),
+            State::Waiting(underway) => underway.call.show(see),
+            // What is in the box of a call that has not begun counts as reachable.
+            State::Start(..) | State::Yield | State::Yielded | State::Done => {}
+        }
+    }
 }
 
 /// A call that waits, and for whom.
@@ -235,7 +330,25 @@ impl Awaitable {
     }
 
     /// Any other call: `make` begins it, `finish` says what its answer means, `undo` takes it back (None) or
-    /// says that it stands.
+    /// says that it stands. Both are given what is `kept`.
+    pub(crate) fn keeping<T, K, F, U>(
+        make: impl FnOnce(Caller) -> Waiting<T> + Send + 'static,
+        kept: K,
+        finish: F,
+        undo: U,
+    ) -> Awaitable
+    where
+        T: Send + 'static,
+        K: Keep + 'static,
+        F: Fn(&K, Python<'_>, T) -> Answer + Send + 'static,
+        U: Fn(&K, T) -> Option<T> + Send + 'static,
+    {
+        let start: Start =
+            Box::new(move |caller| Box::new(Typed { waiting: make(caller), kept, finish, undo }));
+        Awaitable::new(State::Start(start, "await", On::Anything))
+    }
+
+    /// The same, with nothing that the search for leaks has to know of.
     pub(crate) fn call<T, F, U>(
         make: impl FnOnce(Caller) -> Waiting<T> + Send + 'static,
         finish: F,
@@ -243,41 +356,42 @@ impl Awaitable {
     ) -> Awaitable
     where
         T: Send + 'static,
-        F: FnMut(Python<'_>, T) -> Answer + Send + 'static,
-        U: FnMut(T) -> Option<T> + Send + 'static,
+        F: Fn(Python<'_>, T) -> Answer + Send + 'static,
+        U: Fn(T) -> Option<T> + Send + 'static,
     {
-        let start: Start = Box::new(move |caller| Box::new(Typed { waiting: make(caller), finish, undo }));
-        Awaitable::new(State::Start(start, "await", On::Anything))
+        Awaitable::keeping(make, (), move |(), py, answer| finish(py, answer), move |(), answer| undo(answer))
     }
 
     /// A wait that brings nothing: its answer is whether it ended in time.
-    pub(crate) fn waiting(
+    pub(crate) fn waiting<K: Keep + 'static>(
         make: impl FnOnce(Caller) -> Waiting<Result<(), WaitError>> + Send + 'static,
+        kept: K,
     ) -> Awaitable {
-        let finish = |py: Python<'_>, answer| {
+        let finish = |_: &K, py: Python<'_>, answer| {
             errors::waited(py, answer).map(|in_time| PyBool::new(py, in_time).to_owned().into_any().unbind())
         };
-        Awaitable::call(make, finish, undo_nothing)
+        Awaitable::keeping(make, kept, finish, |_, answer| undo_nothing(answer))
     }
 
-    /// A wait for a lock, which `unlock` undoes; `what` is told when it takes too long. Answers `gives`.
-    pub(crate) fn locking(
+    /// A wait for a lock, which `unlock` undoes. Answers `gives`.
+    pub(crate) fn locking<L: Send + Sync + 'static>(
         make: impl FnOnce(Caller) -> Waiting<Result<(), WaitError>> + Send + 'static,
-        what: &'static str,
+        lock: Arc<L>,
         gives: Py<PyAny>,
-        unlock: impl Fn() + Send + 'static,
+        unlock: impl Fn(&L) + Send + 'static,
     ) -> Awaitable {
-        let finish = move |py: Python<'_>, answer: Result<(), WaitError>| match answer {
-            Ok(()) => Ok(gives.clone_ref(py)),
-            Err(error) => Err(errors::wait(py, error, what)),
+        let finish = |kept: &(Both<L>, Py<PyAny>), py: Python<'_>, answer: Result<(), WaitError>| match answer
+        {
+            Ok(()) => Ok(kept.1.clone_ref(py)),
+            Err(error) => Err(errors::wait(py, error, "lock")),
         };
-        let undo = move |answer: Result<(), WaitError>| {
+        let undo = move |kept: &(Both<L>, Py<PyAny>), answer: Result<(), WaitError>| {
             if answer.is_ok() {
-                unlock();
+                unlock(&kept.0.0);
             }
             None
         };
-        Awaitable::call(make, finish, undo)
+        Awaitable::keeping(make, (Both(lock), gives), finish, undo)
     }
 
     /// Says what the call is called, and what it is about; for calls made by `call`.
@@ -296,6 +410,18 @@ impl Awaitable {
     /// Gives way to others, once.
     pub(crate) fn gosched() -> Awaitable {
         Awaitable::new(State::Yield)
+    }
+
+    /// Shows what the call owns, as far as that is known.
+    ///
+    /// # Safety
+    /// The world stands still.
+    pub(crate) unsafe fn show(&self, see: &mut dyn FnMut(Owned)) {
+        // Ordering: Relaxed. Whoever has hold of the state was stopped in a way that makes the store visible.
+        if !self.held.load(Ordering::Relaxed) {
+            // SAFETY: nobody has hold of it, and by the contract nobody gets hold of it.
+            unsafe { &*self.state.get() }.show(see);
+        }
     }
 
     /// Takes the state out and puts another in. Done if somebody else does so at this moment.
@@ -486,24 +612,29 @@ fn received(py: Python<'_>, form: Form, answer: Result<Value, RecvError>) -> Ans
 }
 
 fn send_later(channel: Arc<Channel>, value: Value, wait: Wait, caller: Caller) -> Box<dyn Polled> {
+    let kept = Arc::downgrade(&channel);
     Box::new(Typed {
         waiting: polled::send(channel, value, wait, caller),
-        finish: |py: Python<'_>, answer: Result<(), SendError<Value>>| match answer {
+        kept,
+        finish: |_: &Weak<Channel>, py: Python<'_>, answer: Result<(), SendError<Value>>| match answer {
             Ok(()) => Ok(py.None()),
             Err(error) => Err(errors::send(py, error)),
         },
-        undo: |answer: Result<(), SendError<Value>>| answer.is_ok().then_some(answer),
+        undo: |_: &Weak<Channel>, answer: Result<(), SendError<Value>>| answer.is_ok().then_some(answer),
     })
 }
 
 fn recv_later(channel: Arc<Channel>, form: Form, wait: Wait, caller: Caller) -> Box<dyn Polled> {
-    let from = Arc::clone(&channel);
+    let from = Both(Arc::clone(&channel));
     Box::new(Typed {
         waiting: polled::recv(channel, wait, caller),
-        finish: move |py: Python<'_>, answer: Result<Value, RecvError>| received(py, form, answer),
-        undo: move |answer: Result<Value, RecvError>| {
+        kept: from,
+        finish: move |_: &Both<Channel>, py: Python<'_>, answer: Result<Value, RecvError>| {
+            received(py, form, answer)
+        },
+        undo: |from: &Both<Channel>, answer: Result<Value, RecvError>| {
             if let Ok(value) = answer {
-                from.put_back(value);
+                from.0.put_back(value);
             }
             None
         },

@@ -64,13 +64,15 @@ impl Barrier {
     #[pyo3(signature = (timeout = None))]
     fn await_(&self, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Awaitable> {
         let (barrier, wait) = (Arc::clone(&self.barrier), wait(timeout)?);
-        Ok(Awaitable::call(
+        let kept = Arc::downgrade(&barrier);
+        Ok(Awaitable::keeping(
             move |caller| polled::await_barrier(barrier, wait, caller),
-            |py, answer| match answer {
+            kept,
+            |_kept, py, answer| match answer {
                 Ok(number) => Ok(PyInt::new(py, number).into_any().unbind()),
                 Err(error) => Err(failed(py, error)),
             },
-            undo_nothing,
+            |_kept, answer| undo_nothing(answer),
         )
         .about("Barrier.await_", On::Shared(self.made)))
     }

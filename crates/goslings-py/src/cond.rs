@@ -1,6 +1,6 @@
 //! `Cond`.
 
-use crate::awaitable::Awaitable;
+use crate::awaitable::{Awaitable, Both};
 use crate::bubble::{On, operation};
 use crate::errors;
 use crate::host::may_block;
@@ -62,16 +62,17 @@ impl Cond {
     fn await_(&self, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Awaitable> {
         let (cond, mutex, wait) =
             (Arc::clone(&self.cond), Arc::clone(&self.mutex.get().mutex), wait(timeout)?);
-        let again = Arc::clone(&cond);
-        Ok(Awaitable::call(
+        let kept = (Both(Arc::clone(&cond)), Arc::downgrade(&mutex));
+        Ok(Awaitable::keeping(
             move |caller| polled::await_cond(cond, mutex, wait, caller),
-            |py, answer| {
+            kept,
+            |_kept, py, answer| {
                 notified(py, answer).map(|in_time| PyBool::new(py, in_time).to_owned().into_any().unbind())
             },
-            move |answer| {
+            |(cond, _), answer| {
                 if answer.is_ok() {
                     // Notified in vain: the next one is notified instead.
-                    again.notify_one();
+                    cond.0.notify_one();
                 }
                 None
             },

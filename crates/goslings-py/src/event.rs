@@ -64,7 +64,8 @@ impl Event {
     #[pyo3(signature = (timeout = None))]
     fn await_(&self, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Awaitable> {
         let (event, wait) = (Arc::clone(&self.event), wait(timeout)?);
-        let waiting = Awaitable::waiting(move |caller| polled::await_event(event, wait, caller));
+        let kept = Arc::downgrade(&event);
+        let waiting = Awaitable::waiting(move |caller| polled::await_event(event, wait, caller), kept);
         Ok(waiting.about("Event.await_", On::Shared(self.made)))
     }
 

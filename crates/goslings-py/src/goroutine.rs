@@ -544,14 +544,15 @@ impl Goroutine {
         let finished = slf.get().share_finished();
         let on = On::Shared(slf.get().bubble_id());
         let (handle, wait) = (slf.unbind(), wait(timeout)?);
-        Ok(Awaitable::call(
+        Ok(Awaitable::keeping(
             move |caller| goslings::polled::recv(finished, wait, caller),
-            move |py, ended| match ended {
+            handle,
+            move |handle, py, ended| match ended {
                 Err(RecvError::Closed) | Ok(_) => answer(handle.bind(py)),
                 Err(RecvError::TimedOut) => Err(errors::timed_out("waiting for the goroutine")),
                 Err(error) => Err(errors::recv(py, error)),
             },
-            undo_nothing,
+            |_handle, ended| undo_nothing(ended),
         )
         .about("await Goroutine", on))
     }

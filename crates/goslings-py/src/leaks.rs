@@ -1,7 +1,8 @@
 //! Goroutines that wait for ever: parked without a time limit on objects that nothing else can reach.
 //!
 //! The collector's method, turned round. Of every object that the collector knows it is counted how many of its
-//! references are *explained*: held by other such objects, or by the frames of goroutines that may be lost. An object
+//! references are *explained*: held by other such objects, by the frames of generators and coroutines that are
+//! suspended, by calls that are awaited, or by the frames of goroutines that may be lost. An object
 //! with a reference that is not explained is a *root*: something that goes on holds it, such as the frame of a running
 //! thread, C code, or a container that the collector does not track. What roots reach is marked. A waiting goroutine that
 //! waits on something marked may still be woken: its own references become roots, and so on until nothing changes.
@@ -10,8 +11,13 @@
 //! It errs on one side: whatever is not understood counts as a reference from outside, and then a lost goroutine may go
 //! unreported. What is reported can be reached by nobody.
 //!
+//! What a goroutine without a stack refers to is found through its handle: that refers to the coroutine, its frame to what
+//! it awaits, and so on to the call (awaitable.rs) in which it waits. That is no object of the collector's, so it shows
+//! what it owns itself.
+//!
 //! All this happens while the world stands still, as in stacks.rs. No Python object is made, and none dropped.
 
+use crate::awaitable::{Awaitable, Owned};
 use crate::barrier::Barrier;
 use crate::chan::{PyChan, RecvChan, SendChan};
 use crate::cond::Cond;
@@ -41,6 +47,7 @@ unsafe extern "C" {
         visit: ShowRef,
         arg: *mut c_void,
     ) -> c_int;
+    fn gs_generator_refs(generator: *mut ffi::PyObject, visit: ShowRef, arg: *mut c_void) -> c_int;
 }
 
 /// Through what an object lets others wake those who wait there.
@@ -68,8 +75,10 @@ impl Waitable {
 enum Kind {
     /// Its references are all shown by its `tp_traverse`, each once.
     Container,
-    /// A generator or coroutine: its frame may show references that are not counted.
+    /// A generator or coroutine: its `tp_traverse` may show references that are not counted.
     Frame,
+    /// A call that is awaited.
+    Call,
     /// The handle of a goroutine.
     Handle,
     /// No container.
@@ -113,7 +122,8 @@ struct Analysis<'py> {
     by_id: HashMap<u64, usize>,
     /// What may be a reference of a candidate's frames to an object that was not known then.
     unsure: Vec<(usize, *mut ffi::PyObject)>,
-    /// Of each address that may be waited on: the objects that lead there, and how many other owners one of them saw.
+    /// Of each address that may be waited on: the objects that have a share of it, one with two shares twice, and how
+    /// many others one of them saw.
     waitables: HashMap<usize, (Vec<u32>, usize)>,
     /// WaitGroups by address: the goroutines that count in them.
     groups: HashMap<usize, Vec<u64>>,
@@ -122,6 +132,7 @@ struct Analysis<'py> {
 
 struct Classes {
     goroutine: *mut ffi::PyTypeObject,
+    awaitable: *mut ffi::PyTypeObject,
     looks: HashMap<usize, Look>,
 }
 
@@ -155,7 +166,16 @@ impl Classes {
             Event,
             Barrier
         );
-        Classes { goroutine: py.get_type::<Goroutine>().as_type_ptr(), looks }
+        Classes {
+            goroutine: py.get_type::<Goroutine>().as_type_ptr(),
+            awaitable: py.get_type::<Awaitable>().as_type_ptr(),
+            looks,
+        }
+    }
+
+    fn is_call(&self, object: *mut ffi::PyObject) -> bool {
+        // SAFETY: the callers give live objects.
+        (unsafe { ffi::Py_TYPE(object) }) == self.awaitable
     }
 
     fn look(&self, object: *mut ffi::PyObject) -> Option<Look> {
@@ -187,6 +207,15 @@ unsafe fn traverse(object: *mut ffi::PyObject, visit: ffi::visitproc, arg: *mut 
         // SAFETY: what a collector does, at a time when it could.
         unsafe { traverse(object, visit, arg) };
     }
+}
+
+/// Shows what a call that is awaited owns.
+///
+/// # Safety
+/// The object is a live Awaitable, and the world stands still.
+unsafe fn show_call(py: Python<'_>, object: *mut ffi::PyObject, see: &mut dyn FnMut(Owned)) {
+    // SAFETY: by the contract.
+    unsafe { Borrowed::from_ptr(py, object).cast_unchecked::<Awaitable>().get().show(see) };
 }
 
 /// What `explain` is given.
@@ -244,10 +273,16 @@ struct Marking<'a> {
     found: Vec<u32>,
 }
 
+impl Marking<'_> {
+    fn reference(&mut self, object: *mut ffi::PyObject) {
+        self.found.extend(self.index.get(&object.addr()));
+    }
+}
+
 unsafe extern "C" fn mark(object: *mut ffi::PyObject, arg: *mut c_void) -> c_int {
     // SAFETY: `Analysis::mark` gives it for the time of the traversal.
     let marking = unsafe { &mut *arg.cast::<Marking<'_>>() };
-    marking.found.extend(marking.index.get(&object.addr()));
+    marking.reference(object);
     0
 }
 
@@ -256,12 +291,23 @@ impl Analysis<'_> {
         let node = u32::try_from(self.nodes.len()).expect("fewer than four thousand million objects");
         self.nodes.push(Node { object, unexplained, kind, marked: false });
         self.index.insert(object.addr(), node);
-        if let Some(look) = self.classes.look(object) {
+        if has_weak_references(object) {
+            // Somebody may get at it that way.
+            self.nodes[node as usize].unexplained += 1;
+        }
+        if kind == Kind::Call {
+            let waitables = &mut self.waitables;
+            let mut see = |owned| {
+                if let Owned::Share { address, shares } = owned {
+                    let entry = waitables.entry(address).or_default();
+                    entry.0.push(node);
+                    entry.1 = entry.1.max(shares - 1);
+                }
+            };
+            // SAFETY: it was shown as a live object of this class.
+            unsafe { show_call(self.py, object, &mut see) };
+        } else if let Some(look) = self.classes.look(object) {
             let waitable = look(self.py, object);
-            if has_weak_references(object) {
-                // Somebody may get at it that way.
-                self.nodes[node as usize].unexplained += 1;
-            }
             let entry = self.waitables.entry(waitable.address).or_default();
             entry.0.push(node);
             entry.1 = entry.1.max(waitable.others);
@@ -269,17 +315,19 @@ impl Analysis<'_> {
         node
     }
 
-    /// An object that is referred to and was not listed. Of interest are those that can be waited on, and simple
-    /// containers, which the collector stops to track if they hold none of its own.
+    /// An object that is referred to and was not listed. Of interest are those that can be waited on, calls, and
+    /// simple containers, which the collector stops to track if they hold none of its own.
     fn discover(&mut self, object: *mut ffi::PyObject) -> Option<u32> {
         // SAFETY: whoever shows a reference shows a live object.
         let simple = unsafe { ffi::PyTuple_CheckExact(object) != 0 || ffi::PyDict_CheckExact(object) != 0 };
-        if !simple && self.classes.look(object).is_none() {
-            return None;
-        }
+        let kind = match () {
+            () if simple => Kind::Container,
+            () if self.classes.is_call(object) => Kind::Call,
+            () if self.classes.look(object).is_some() => Kind::Leaf,
+            () => return None,
+        };
         // SAFETY: as above.
         let count = unsafe { ffi::Py_REFCNT(object) };
-        let kind = if simple { Kind::Container } else { Kind::Leaf };
         Some(self.add(object, count, kind))
     }
 
@@ -303,10 +351,28 @@ impl Analysis<'_> {
         while next < self.nodes.len() {
             let Node { object, kind, .. } = self.nodes[next];
             next += 1;
-            if matches!(kind, Kind::Container | Kind::Handle) {
-                let mut explaining = Explaining { analysis: self, candidate: None };
-                // SAFETY: alive, and the world stands still.
-                unsafe { traverse(object, explain, (&raw mut explaining).cast()) };
+            let py = self.py;
+            let mut explaining = Explaining { analysis: self, candidate: None };
+            match kind {
+                Kind::Container | Kind::Handle => {
+                    // SAFETY: alive, and the world stands still.
+                    unsafe { traverse(object, explain, (&raw mut explaining).cast()) };
+                }
+                Kind::Frame => {
+                    // One that runs shows nothing here.
+                    // SAFETY: as above; a generator or the like.
+                    unsafe { gs_generator_refs(object, explain_frame, (&raw mut explaining).cast()) };
+                }
+                Kind::Call => {
+                    let mut see = |owned| {
+                        if let Owned::Object(object) = owned {
+                            explaining.reference(object, true, true);
+                        }
+                    };
+                    // SAFETY: as above; of this class.
+                    unsafe { show_call(py, object, &mut see) };
+                }
+                Kind::Leaf => {}
             }
         }
         for (candidate, object) in std::mem::take(&mut self.unsure) {
@@ -336,7 +402,10 @@ impl Analysis<'_> {
             if let Some(group) = handle.get().group_address() {
                 self.groups.entry(group).or_default().push(seen.id);
             }
-            if seen.standing == Standing::Waiting && !seen.timed && !seen.area.is_null() {
+            let has_frames = !seen.area.is_null() || handle.get().coroutine().is_some();
+            // Who sleeps, however long, waits for nobody.
+            let waits = seen.standing == Standing::Waiting && !seen.timed && seen.reason != WaitReason::Sleep;
+            if waits && has_frames {
                 self.add_candidate(node, &seen, task);
             }
         }
@@ -363,8 +432,10 @@ impl Analysis<'_> {
         let mut explaining = Explaining { analysis: self, candidate: Some(place) };
         let arg = (&raw mut explaining).cast();
         let known = ffi::Py_ssize_t::try_from(depths.len()).unwrap_or(0);
+        // One without a stack has them in its coroutine, to which its handle refers.
         // SAFETY: the area of a goroutine that waits; the depths are as many as is said.
-        let told = unsafe { gs_frame_refs(seen.area, depths.as_ptr(), known, explain_frame, arg) } == 0;
+        let told = seen.area.is_null()
+            || unsafe { gs_frame_refs(seen.area, depths.as_ptr(), known, explain_frame, arg) } == 0;
         // SAFETY: a live object whose class was compared.
         let handle = unsafe { Borrowed::from_ptr(py, object).cast_unchecked::<Goroutine>() };
         handle.get().visit_copies(|object| explaining.reference(object, true, true));
@@ -401,8 +472,18 @@ impl Analysis<'_> {
                 continue;
             }
             let mut marking = Marking { index: &self.index, found: from };
-            // SAFETY: alive, and the world stands still.
-            unsafe { traverse(object, mark, (&raw mut marking).cast()) };
+            if kind == Kind::Call {
+                let mut see = |owned| {
+                    if let Owned::Object(object) = owned {
+                        marking.reference(object);
+                    }
+                };
+                // SAFETY: alive, and of this class; the world stands still.
+                unsafe { show_call(self.py, object, &mut see) };
+            } else {
+                // SAFETY: as above.
+                unsafe { traverse(object, mark, (&raw mut marking).cast()) };
+            }
             from = marking.found;
         }
     }
@@ -472,10 +553,11 @@ fn has_weak_references(object: *mut ffi::PyObject) -> bool {
     let class = unsafe { ffi::Py_TYPE(object) };
     // SAFETY: its type.
     let offset = unsafe { (*class).tp_weaklistoffset };
-    if offset <= 0 {
+    if offset == 0 {
         return false;
     }
-    // SAFETY: an object of this class has the head of its list of weak references there.
+    // SAFETY: an object of this class has the head of its list of weak references there; before its beginning, if the
+    // interpreter manages it. (Of classes that are not on the heap the interpreter has it elsewhere, and nothing here.)
     let first = unsafe { *object.byte_offset(offset).cast::<*mut ffi::PyObject>() };
     !first.is_null()
 }

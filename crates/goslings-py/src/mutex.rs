@@ -21,17 +21,13 @@ pub(crate) struct PyMutex {
 
 /// Locks when awaited, and answers `gives`.
 pub(crate) fn locking(mutex: &Arc<goslings::Mutex>, wait: Wait, gives: Py<PyAny>) -> Awaitable {
-    let (wanted, had) = (Arc::clone(mutex), Arc::clone(mutex));
-    Awaitable::locking(
-        move |caller| polled::lock(wanted, wait, caller),
-        "lock",
-        gives,
-        move || {
-            let unlocked = had.unlock();
-            debug_assert_eq!(unlocked, Ok(()), "locked just now");
-        },
-    )
-    .about("Mutex.alock", On::Anything)
+    let wanted = Arc::clone(mutex);
+    let unlock = |mutex: &goslings::Mutex| {
+        let unlocked = mutex.unlock();
+        debug_assert_eq!(unlocked, Ok(()), "locked just now");
+    };
+    Awaitable::locking(move |caller| polled::lock(wanted, wait, caller), Arc::clone(mutex), gives, unlock)
+        .about("Mutex.alock", On::Anything)
 }
 
 impl PyMutex {

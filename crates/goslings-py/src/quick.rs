@@ -93,7 +93,7 @@ replaced!(PyChan, SendChan, RecvChan);
 /// A channel, kept alive by the object that has it.
 pub(crate) struct ChannelOf {
     channel: NonNull<Channel>,
-    _owner: Py<PyAny>,
+    owner: Py<PyAny>,
 }
 
 // SAFETY: a Channel may be used from any thread; the reference is one, too.
@@ -103,8 +103,10 @@ impl ChannelOf {
     #[inline]
     pub(crate) fn new<C: HasChannel>(owner: &Bound<'_, C>) -> ChannelOf {
         ChannelOf {
-            channel: NonNull::from(&**owner.get().channel()),
-            _owner: owner.clone().into_any().unbind(),
+            // By way of the Arc: `share` counts with it.
+            channel: NonNull::new(Arc::as_ptr(owner.get().channel()).cast_mut())
+                .expect("an Arc is somewhere"),
+            owner: owner.clone().into_any().unbind(),
         }
     }
 
@@ -112,6 +114,11 @@ impl ChannelOf {
     pub(crate) fn get(&self) -> &Channel {
         // SAFETY: the owner is kept, and its channel never changes (`HasChannel`).
         unsafe { self.channel.as_ref() }
+    }
+
+    /// The object that has it, borrowed.
+    pub(crate) fn owner(&self) -> *mut PyObject {
+        self.owner.as_ptr()
     }
 
     /// The same, for longer.

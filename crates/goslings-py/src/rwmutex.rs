@@ -50,18 +50,14 @@ fn unlock(mutex: &RwMutex, py: Python<'_>) -> PyResult<()> {
 
 /// Locks one side when awaited, and answers `gives`.
 fn locking(mutex: &Arc<RwMutex>, writes: bool, wait: Wait, gives: Py<PyAny>) -> Awaitable {
-    let (wanted, had) = (Arc::clone(mutex), Arc::clone(mutex));
+    let wanted = Arc::clone(mutex);
     let lock = if writes { polled::rwlock } else { polled::rlock };
-    Awaitable::locking(
-        move |caller| lock(wanted, wait, caller),
-        "lock",
-        gives,
-        move || {
-            let unlocked = if writes { had.unlock() } else { had.runlock() };
-            debug_assert_eq!(unlocked, Ok(()), "locked just now");
-        },
-    )
-    .about(if writes { "RWMutex.alock" } else { "RWMutex.arlock" }, On::Anything)
+    let unlock = move |mutex: &goslings::RwMutex| {
+        let unlocked = if writes { mutex.unlock() } else { mutex.runlock() };
+        debug_assert_eq!(unlocked, Ok(()), "locked just now");
+    };
+    Awaitable::locking(move |caller| lock(wanted, wait, caller), Arc::clone(mutex), gives, unlock)
+        .about(if writes { "RWMutex.alock" } else { "RWMutex.arlock" }, On::Anything)
 }
 
 impl RWMutex {

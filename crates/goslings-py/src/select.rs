@@ -1,6 +1,6 @@
 //! `select` and its cases.
 
-use crate::awaitable::Awaitable;
+use crate::awaitable::{Awaitable, Keep, Owned};
 use crate::bubble::{On, operation};
 use crate::chan::{PyChan, RecvChan, SendChan};
 use crate::errors;
@@ -14,6 +14,7 @@ use pyo3::exceptions::PyTypeError;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
+use std::sync::Arc;
 
 /// One case of a `select`. Made by `recv(ch)` and `send(ch, value)`; may be used again.
 #[pyclass(module = "goslings", frozen)]
@@ -198,6 +199,24 @@ fn selected(py: Python<'_>, case: &Case, chosen: goslings::Selected<Value>) -> S
     }
 }
 
+/// What a select that is awaited tries.
+struct Tried {
+    cases: Py<PyTuple>,
+    /// The channel of each case.
+    channels: Vec<Option<Arc<Channel>>>,
+}
+
+impl Keep for Tried {
+    fn show(&self, see: &mut dyn FnMut(Owned)) {
+        self.cases.show(see);
+        for channel in self.channels.iter().flatten() {
+            // The wait has another one.
+            see(Owned::share(channel));
+            see(Owned::share(channel));
+        }
+    }
+}
+
 /// A select to be awaited.
 pub(crate) fn awaitable(
     cases: Bound<'_, PyTuple>,
@@ -216,21 +235,21 @@ pub(crate) fn awaitable(
     }
     let channels: Vec<_> = given.iter().map(|(channel, _)| channel.clone()).collect();
     let made = made_in(channels.iter().flatten().map(|channel| channel.bubble()));
-    let cases = cases.unbind();
-    let awaitable = Awaitable::call(
+    let awaitable = Awaitable::keeping(
         move |caller| goslings::polled::select(given, wait, caller),
-        move |py, answer| match answer {
+        Tried { cases: cases.unbind(), channels },
+        |tried, py, answer| match answer {
             Ok(chosen) => {
-                let case = cases.bind(py).get_item(chosen.index)?;
+                let case = tried.cases.bind(py).get_item(chosen.index)?;
                 Ok(selected(py, checked(&case)?, chosen).into_pyobject(py)?.into_any().unbind())
             }
             Err(SelectError::TimedOut) => Ok(py.None()),
             Err(error) => Err(errors::select(py, error)),
         },
-        move |answer| match answer {
+        |tried, answer| match answer {
             Ok(goslings::Selected { index, value: Some(value) }) => {
                 // Received: back to where it came from.
-                if let Some(channel) = &channels[index] {
+                if let Some(channel) = &tried.channels[index] {
                     channel.put_back(value);
                 }
                 None

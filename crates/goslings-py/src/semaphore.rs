@@ -1,6 +1,6 @@
 //! `Semaphore`.
 
-use crate::awaitable::Awaitable;
+use crate::awaitable::{Awaitable, Both};
 use crate::bubble::{On, operation};
 use crate::errors;
 use crate::host::may_block;
@@ -35,17 +35,17 @@ fn failed(py: Python<'_>, error: AcquireError, n: i64, size: u64) -> PyErr {
 
 /// Acquires `n` when awaited, and answers `gives`.
 fn acquiring(semaphore: &Arc<goslings::Semaphore>, n: u64, wait: Wait, gives: Py<PyAny>) -> Awaitable {
-    let (wanted, given) = (Arc::clone(semaphore), Arc::clone(semaphore));
-    let size = semaphore.size();
-    Awaitable::call(
+    let wanted = Arc::clone(semaphore);
+    Awaitable::keeping(
         move |caller| polled::acquire(wanted, n, wait, caller),
-        move |py, answer| match answer {
+        (Both(Arc::clone(semaphore)), gives),
+        move |(semaphore, gives), py, answer| match answer {
             Ok(()) => Ok(gives.clone_ref(py)),
-            Err(error) => Err(failed(py, error, n.cast_signed(), size)),
+            Err(error) => Err(failed(py, error, n.cast_signed(), semaphore.0.size())),
         },
-        move |answer| {
+        move |(semaphore, _gives), answer| {
             if answer.is_ok() {
-                let released = given.release(n);
+                let released = semaphore.0.release(n);
                 debug_assert_eq!(released, Ok(()), "acquired just now");
             }
             None

@@ -696,11 +696,12 @@ impl Watching {
     fn __await__(&self) -> PyResult<Awaitable> {
         match self.take().map(|until| *until) {
             Some(Until::Changed(watch, made)) => {
-                let waiting = Awaitable::waiting(move |caller| polled::changed(watch, Wait::Forever, caller));
+                let waiting =
+                    Awaitable::waiting(move |caller| polled::changed(watch, Wait::Forever, caller), ());
                 Ok(waiting.about("stm.retry", On::Shared(made)))
             }
             Some(Until::TurnOver(space)) => {
-                let waiting = Awaitable::waiting(move |caller| polled::turn_over(space, caller));
+                let waiting = Awaitable::waiting(move |caller| polled::turn_over(space, caller), ());
                 Ok(waiting.about("stm.turn", On::Anything))
             }
             None => Err(PyRuntimeError::new_err("awaited twice")),

@@ -67,7 +67,8 @@ impl WaitGroup {
     #[pyo3(signature = (timeout = None))]
     fn await_(&self, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Awaitable> {
         let (group, wait) = (Arc::clone(&self.group), wait(timeout)?);
-        let waiting = Awaitable::waiting(move |caller| polled::await_wait_group(group, wait, caller));
+        let kept = Arc::downgrade(&group);
+        let waiting = Awaitable::waiting(move |caller| polled::await_wait_group(group, wait, caller), kept);
         Ok(waiting.about("WaitGroup.await_", On::Made(self.made)))
     }
 

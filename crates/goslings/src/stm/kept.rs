@@ -92,7 +92,9 @@ impl<T: Send + Sync + 'static> Kept<T> {
     #[inline]
     #[must_use]
     pub fn held(&self) -> Held<T> {
-        Held(NonNull::from(&**self))
+        let kept = self.0.as_ref().expect("until the drop");
+        // By way of the Arc: `keep` counts with it.
+        Held(NonNull::new(Arc::as_ptr(kept).cast_mut()).expect("an Arc is somewhere"))
     }
 }
 
