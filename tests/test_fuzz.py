@@ -40,6 +40,16 @@ def test_random_programs_lose_and_double_nothing() -> None:
     assert counts["programs"] > 1 and counts["values"] > 100 and counts["cancelled"]
 
 
+def test_programs_in_bubbles_and_with_forks_do_so_too() -> None:
+    seeds = range(1, 2000)
+    bubble = next(seed for seed in seeds if generate(seed).bubble)
+    [forks] = [seed for seed in seeds if any(step[0] == "fork" for step in generate(seed).actors[0].steps)][:1]
+    for seed, what in ((bubble, "bubbles"), (forks, "fork")):
+        done = fuzz("--seconds=60", "--programs=2", f"--seed={seed}")
+        assert (done.returncode, done.stderr) == (0, ""), done.stderr
+        assert json.loads(done.stdout.splitlines()[-1])[what] >= 1
+
+
 def test_a_seed_makes_one_program() -> None:
     assert str(generate(7)) == str(generate(7)) != str(generate(8))
     programs = [generate(seed) for seed in range(1, 300)]
@@ -49,6 +59,10 @@ def test_a_seed_makes_one_program() -> None:
     twins = {name[1:] for name in vars(AsyncMachine) if name.startswith("a")}
     assert {"send", "recv", "recv_ok", "select", "mutex", "read", "write", "acquire", "consume", "meet"} <= twins
     assert {program.uvloop for program in programs} == {program.signals for program in programs} == {False, True}
+    assert {program.bubble for program in programs} == {False, True}
+    for program in programs:
+        if program.bubble:
+            assert {actor.kind for actor in program.actors} <= {MAIN, GOROUTINE, ASYNC} and not program.signals
     assert {actor.kind for program in programs for actor in program.actors} == {MAIN, GOROUTINE, THREAD, ASYNC, TASK}
     for program in programs:
         starts = [

@@ -27,7 +27,17 @@ from interpreters import ensure, tags_argument
 SLICE_SECONDS = 60.0
 GRACE_SECONDS = 300.0  # a slice that takes so much longer is killed: its own watchdog has failed
 FAILURES = ROOT / "target" / "fuzz"
-MAIN_COUNTS = ("programs", "actors", "operations", "values", "cancelled", "timed out", "closed")
+MAIN_COUNTS = (
+    "programs",
+    "bubbles",
+    "fork",
+    "actors",
+    "operations",
+    "values",
+    "cancelled",
+    "timed out",
+    "closed",
+)
 
 
 class Slice(NamedTuple):

@@ -16,9 +16,11 @@ import random
 import sys
 import threading
 import time
+import warnings
 from collections import Counter
 
 import goslings
+from goslings.testing import virtual_time
 
 from fuzz import async_steps
 from fuzz.async_steps import AsyncMachine
@@ -71,7 +73,12 @@ def run(seed: int, show: bool = False) -> Counter[str]:
     if show:
         print(program, flush=True)
     goslings._goslings._set_slice_ms(program.slice_ms)
-    return AsyncMachine(program).run()
+    if not program.bubble:
+        return AsyncMachine(program).run()
+    # What a bubble's goroutines share is made inside it.
+    counts: Counter[str] = virtual_time(seed=seed).run(lambda: AsyncMachine(program).run())
+    counts["bubbles"] += 1
+    return counts
 
 
 def check_nothing_is_left() -> None:
@@ -95,6 +102,7 @@ def main() -> None:
     parser.add_argument("--show", action="store_true", help="print the programs")
     options = parser.parse_args()
     faulthandler.enable()
+    warnings.filterwarnings("ignore", ".*fork", DeprecationWarning)  # beside threads: that is what is tested
     if async_steps.uvloop is None:
         print("no uvloop here: programs that want it run on the loop of asyncio", flush=True)
     watchdog, total, programs = Watchdog(STUCK_SECONDS), Counter[str](), 0

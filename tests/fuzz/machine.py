@@ -56,8 +56,9 @@ from goslings import (
 )
 from goslings._errors import GoExit
 
+from fuzz import child
 from fuzz.ledger import Ledger, Token, check
-from fuzz.program import ASYNC, GOROUTINE, MAIN, THREAD, Actor, Program, Step
+from fuzz.program import ASYNC, GOROUTINE, MAIN, TASK, THREAD, Actor, Program, Step
 
 PATIENCE = 2
 """Nobody has got on for so many looks: nobody will."""
@@ -79,6 +80,8 @@ class Machine:
 
     def __init__(self, program: Program) -> None:
         self.program = program
+        self.slack = 2e-9 if program.bubble else 0.0
+        """What a difference of two times may be wrong by: those of a bubble are exact, but for their rounding."""
         self.channels = [chan[Token](capacity) for capacity in program.capacities]
         self.closed = [False] * len(self.channels)  # set by whoever has closed it
         self.ledgers = [Ledger(actor.number) for actor in program.actors]
@@ -275,8 +278,9 @@ class Machine:
             yield
         except TimeoutError:
             ledger.events["timed out"] += 1
-            if limit is None or time.monotonic() - before < limit:
-                raise Failure(f"a limit of {limit} s was over after {time.monotonic() - before} s") from None
+            took = time.monotonic() - before
+            if limit is None or took < limit - self.slack:
+                raise Failure(f"a limit of {limit} s was over after {took} s") from None
 
     # Steps: channels
 
@@ -530,6 +534,14 @@ class Machine:
         event.set()
         del event, g
 
+    def fork(self, actor: Actor, ledger: Ledger) -> None:
+        if actor.kind == TASK:
+            return  # its child would be in the loop of asyncio, which is for nobody to use
+        failure = child.fork(self.channels, self.program.capacities)
+        ledger.events["fork"] += 1
+        if failure:
+            raise Failure(f"forked by {actor.kind}: {failure}")
+
     # Steps: time and the runtime
 
     def gosched(self, actor: Actor, ledger: Ledger) -> None:
@@ -538,8 +550,13 @@ class Machine:
     def sleep(self, actor: Actor, ledger: Ledger, seconds: float) -> None:
         before = time.monotonic()
         sleep(seconds)
-        if time.monotonic() - before < seconds:
+        self.check_sleep(seconds, time.monotonic() - before)
+
+    def check_sleep(self, seconds: float, slept: float) -> None:
+        if slept < seconds - self.slack:
             raise Failure("a sleep was too short")
+        if self.program.bubble and slept > seconds + self.slack:
+            raise Failure(f"a sleep of {seconds} s took {slept} s in a bubble, where nothing takes time")
 
     def os_sleep(self, actor: Actor, ledger: Ledger, seconds: float) -> None:
         time.sleep(seconds)
@@ -709,7 +726,7 @@ class Choice:
         self.ledger.kept.extend(self._values.values())
         if kind is None and self.picked is None:
             self.ledger.events["timed out"] += 1
-            if self.limit is None or time.monotonic() - self._before < self.limit:
+            if self.limit is None or time.monotonic() - self._before < self.limit - self.machine.slack:
                 raise Failure(f"a select with a limit of {self.limit} s ended without a case")
         if kind is None or not issubclass(kind, Closed):
             return False
