@@ -284,6 +284,79 @@ def test_what_belonged_to_the_dead_is_closed_when_they_are_reaped(start: Any) ->
         gc.enable()
 
 
+def children() -> set[int]:
+    """Processes that this one has started and not reaped."""
+    found: set[int] = set()
+    for task in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(OSError):
+            found |= {int(pid) for pid in (task / "children").read_text().split()}
+    return found
+
+
+def test_a_worker_that_dies_while_the_pool_closes_is_not_replaced(rng: random.Random) -> None:
+    before = children()
+    for _ in range(count(8)):
+        pool = Processes(2, start="forkserver")
+        pool.go(abs, 1).result(SECONDS)
+        victim = pool._workers[0].process
+        killer = go(victim.kill)
+        goslings.sleep(rng.choice([0, rng.random() * 0.005]))
+        pool.close(SECONDS)
+        killer.result(SECONDS)
+        assert not pool.stats()
+        assert children() <= before
+
+
+def test_a_system_that_refuses_processes_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pool goes on with those that it has, tells when there is none, and is whole again later."""
+    from goslings.processes import _spawn
+
+    with Processes(2) as workers:
+        until(lambda: [worker.state for worker in workers.stats()] == ["ready"] * 2, SECONDS)
+        first, second = workers._workers
+
+        def refuse(fd: int, pair: int) -> None:
+            raise OSError(11, "no more processes")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(_spawn, "Spawned", refuse)
+            first.process.kill()
+            until(lambda: len(workers.stats()) == 1, SECONDS)
+            assert workers.go(os.getpid).result(SECONDS) == second.process.pid
+            second.process.kill()
+            until(lambda: not workers.stats(), SECONDS)
+            with pytest.raises(OSError, match="no more processes"):
+                workers.go(abs, 1)
+        assert workers.go(abs, -1).result(SECONDS) == 1
+        until(lambda: [worker.state for worker in workers.stats()] == ["ready"] * 2, SECONDS)
+    with monkeypatch.context() as patched:
+        patched.setattr(_spawn, "Spawned", refuse)
+        with pytest.raises(OSError, match="no more processes"):
+            Processes(2)
+
+
+def test_no_worker_gets_more_calls_than_max_tasks() -> None:
+    with Processes(2, start="forkserver", max_tasks=3) as workers:
+        groups = [go(lambda: [workers.go(os.getpid).result(SECONDS) for _ in range(4)]) for _ in range(6)]
+        pids = Counter(pid for group in groups for pid in group.result(SECONDS))
+    assert pids.total() == 24 and max(pids.values()) == 3, pids
+
+
+def test_descriptors_of_a_result_that_nobody_wants_are_closed() -> None:
+    from goslings._goslings import Segment
+    from goslings.processes import _child
+
+    segment = Segment(4096)
+    with Processes(1) as workers:
+        workers.go(abs, 1).result(SECONDS)
+        (worker,) = workers._workers
+        fd = os.dup(segment.fileno())
+        assert isinstance(worker, _child.Child)
+        worker._on_result([fd], 12345, True, None)
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(fd)
+
+
 def test_storms_of_killed_workers_lose_and_double_nothing(rng: random.Random) -> None:
     """Workers move values from one channel to another and are killed at random.
 

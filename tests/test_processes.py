@@ -444,6 +444,16 @@ def test_a_program_may_end_without_closing() -> None:
     assert out == "2\n"
 
 
+@pytest.mark.parametrize("start", ["spawn", "forkserver"])
+def test_a_program_may_end_before_its_workers_have_started(start: str) -> None:
+    """They see that nobody is there, and say nothing."""
+    out = check_child(f"""
+        from goslings.processes import Processes
+        print(len(Processes(2, start={start!r}).pids))
+    """)
+    assert out == "2\n"
+
+
 def test_ctrl_c_ends_the_program_and_its_workers(tmp_path: Path) -> None:
     ready = tmp_path / "ready"
     with start_child(

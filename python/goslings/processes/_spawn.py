@@ -255,6 +255,11 @@ def serve(fd: int) -> None:
     control.set_inheritable(False)
     poll = select.poll()
     poll.register(control, select.POLLIN)
+
+    def tell(what: int, pair: int, number: int, *fds: int) -> None:
+        with contextlib.suppress(OSError):  # the parent is gone: the end of the socket comes next
+            socket.send_fds(control, [_TOLD.pack(what, pair, number)], fds)
+
     children: dict[int, tuple[int, int]] = {}
     while True:
         for ready, _ in poll.poll():
@@ -262,10 +267,12 @@ def serve(fd: int) -> None:
                 pid, pair = children.pop(ready)
                 poll.unregister(ready)
                 os.close(ready)
-                with contextlib.suppress(OSError):
-                    control.send(_TOLD.pack(_ENDED, pair, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])))
+                tell(_ENDED, pair, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
                 continue
-            data, fds, _, _ = socket.recv_fds(control, 1 << 16, 1)
+            try:
+                data, fds, _, _ = socket.recv_fds(control, 1 << 16, 1)
+            except ConnectionResetError:
+                data = b""  # it has not read all that was told
             if not data:
                 os._exit(0)
             pair, path = pickle.loads(data)
@@ -280,14 +287,14 @@ def serve(fd: int) -> None:
                 if pid:
                     os.kill(pid, signal.SIGKILL)
                     os.waitpid(pid, 0)
-                control.send(_TOLD.pack(_NOT_STARTED, pair, _NO_FORK))
+                tell(_NOT_STARTED, pair, _NO_FORK)
                 continue
             finally:
                 for given in fds:
                     os.close(given)
             children[child] = (pid, pair)
             poll.register(child, select.POLLIN)
-            socket.send_fds(control, [_TOLD.pack(_STARTED, pair, pid)], [child])
+            tell(_STARTED, pair, pid, child)
 
 
 def _become(control: socket.socket, siblings: Iterable[int], fd: int, pair: int, path: list[str], main: Any) -> None:

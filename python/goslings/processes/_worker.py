@@ -170,7 +170,11 @@ def main(fd: int, pair: int) -> None:
     _spawn.own_interrupts()
     os.set_inheritable(fd, False)
     _end_with(fd, _GRACE)
-    peer = Peer(Link(fd), pair, 1, "the parent process")
+    try:
+        link = Link(fd)
+    except ConnectionError:
+        sys.exit(1)  # the parent has ended meanwhile
+    peer = Peer(link, pair, 1, "the parent process")
     worker = Worker(peer)
     reader = go(worker.read)
     reader.name = "goslings.processes reader"
