@@ -26,12 +26,17 @@ bell = _Bell()
 
 def know(peer: Peer) -> None:
     """A peer that may have something to be told."""
-    global _goroutine
     with _lock:
         _peers.add(peer)
-        if _goroutine is None:
-            _goroutine = go(_run)
-            _goroutine.name = "goslings.processes pump"
+        _start()
+
+
+def _start() -> None:
+    """Under the lock."""
+    global _goroutine
+    if _goroutine is None:
+        _goroutine = go(_run)
+        _goroutine.name = "goslings.processes pump"
 
 
 def forget(peer: Peer) -> None:
@@ -47,6 +52,7 @@ def add(waiter: Any) -> int:
     with _lock:
         _numbers += 1
         _waiting[_numbers] = waiter
+        _start()  # the last peer may have gone meanwhile
         return _numbers
 
 
@@ -68,7 +74,10 @@ def _run() -> None:
         for number in bell.take():
             waiter = _waiting.pop(number, None)
             if waiter is not None:
-                waiter.woken()
+                try:
+                    waiter.woken()
+                except Exception as error:
+                    go(_raise, error)  # the program hears of it, and all others are served
         if any(peer.gone for peer in list(_peers)):
             for peer in list(_peers):
                 peer.tell_gone()
@@ -76,6 +85,10 @@ def _run() -> None:
             if not _peers and not _waiting:
                 _goroutine = None
                 return
+
+
+def _raise(error: BaseException) -> None:
+    raise error
 
 
 def _after_fork() -> None:
