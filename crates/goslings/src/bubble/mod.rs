@@ -153,6 +153,8 @@ pub struct Bubble {
     state: Mutex<State>,
     settled: Event,
     closed: AtomicBool,
+    /// Closed when all members had ended: nobody sets a timer in it any more.
+    spent: AtomicBool,
     host_data: Box<dyn Any + Send + Sync>,
 }
 
@@ -300,6 +302,7 @@ impl Bubble {
             state: Mutex::new(Rank::Bubble, state),
             settled: Event::new(),
             closed: AtomicBool::new(false),
+            spent: AtomicBool::new(false),
             host_data,
         })
     }
@@ -401,9 +404,8 @@ impl Bubble {
         };
         drop(members);
         self.timers.clear();
-        if empty {
-            self.timers.recycle();
-        }
+        // Ordering: Relaxed. Read when this is the last reference, which comes after all others were given up.
+        self.spent.store(empty, Ordering::Relaxed);
     }
 
     /// A random number.
@@ -635,6 +637,15 @@ impl Bubble {
     }
 }
 
+impl Drop for Bubble {
+    /// Not before: until its worker has let go of it, it may look for timers that are due by its own clock.
+    fn drop(&mut self) {
+        if *self.spent.get_mut() {
+            self.timers.recycle();
+        }
+    }
+}
+
 impl Membership {
     /// Its number in the bubble.
     pub(crate) fn number(&self) -> u32 {
@@ -723,5 +734,26 @@ impl Membership {
 impl std::fmt::Debug for Bubble {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Bubble").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_heap_of_timers_is_used_again_when_nobody_has_the_bubble_any_more() {
+        let config = Config {
+            explores: false,
+            order: Order::Random,
+            seed: 1,
+            early_timers: false,
+            steps_max: u64::MAX,
+        };
+        let first = Bubble::new(config, Box::new(()));
+        first.close();
+        // Its worker may look after it for another moment.
+        let second = Bubble::new(config, Box::new(()));
+        assert!(!ptr::eq(first.timers(), second.timers()));
     }
 }

@@ -265,7 +265,7 @@ impl Monitor {
         }
     }
 
-    /// Sleeps until somebody rings, unless one of `beds` is left or `busy` says otherwise.
+    /// Sleeps until somebody rings, unless one of `beds` is left.
     pub(crate) fn doze<'a>(&self, mut beds: impl Iterator<Item = &'a Bed>) {
         // Ordering: Relaxed, then a SeqCst fence that pairs with the one in `ring`.
         self.word.store(ASLEEP, Ordering::Relaxed);
