@@ -114,6 +114,34 @@ def test_bytes_arrive_as_what_they_were(workers: Processes, kind: Any) -> None:
         assert data[0] == ord("0")
 
 
+def test_long_bytes_that_are_two_arguments_are_sent_once(workers: Processes) -> None:
+    data = b"0123456789" * 100_000
+    assert workers.go(lambda a, b, c: (a is b is c, a == data), data, data, c=data).result(SECONDS) == (True, True)
+
+
+def test_what_is_written_where_it_arrived_is_written_nowhere_else() -> None:
+    """With `writable`: pages are copied when they are written, and the memory of a message is used again meanwhile."""
+    numpy = pytest.importorskip("numpy", reason="there is no NumPy for this interpreter")
+
+    def there(array: Any) -> Any:
+        in_memory = lies_in_shared_memory(array)
+        kept.append(array)
+        array[::1000] += 1
+        return in_memory, [float(old.sum()) for old in kept], array
+
+    with Processes(1, writable=True) as pool:
+        pool.go(abs, 1).result(SECONDS)  # what comes before the worker has started is copied
+        data = numpy.zeros(200_000)
+        kept: list[Any] = []
+        for turn in range(5):
+            in_memory, sums, back = pool.go(there, data).result(SECONDS)
+            assert in_memory and lies_in_shared_memory(back) and sums == [200.0], turn
+            back += 1
+            assert (data.sum(), back.sum()) == (0, 200_200)
+        small = numpy.zeros(10)
+        assert pool.go(there, small).result(SECONDS)[2].flags.writeable
+
+
 def test_a_received_value_stays_as_it_is_while_others_come(workers: Processes) -> None:
     """Memory is used again, but not while somebody looks at it."""
     numpy = pytest.importorskip("numpy", reason="there is no NumPy for this interpreter")

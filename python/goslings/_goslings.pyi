@@ -1234,6 +1234,9 @@ class Link:
         `send` does.
         """
 
+    def _let_write(self) -> None:
+        """From now on long messages can be written where they are received: a page is copied when it is written."""
+
     def _unmapped(self, size: int) -> bytes | None:
         """The first bytes, at most `size`, of the message that `recv` could not map, once; None if there is none."""
 

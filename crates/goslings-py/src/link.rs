@@ -529,6 +529,11 @@ impl Link {
         Ok(Bound::new(py, Letter { file, len })?.into_any())
     }
 
+    /// From now on long messages can be written where they are received: a page is copied when it is written.
+    fn _let_write(&self) {
+        self.receiving.state().let_write();
+    }
+
     /// The first bytes, at most `size`, of the message that `recv` could not map, once; None if there is none.
     fn _unmapped<'py>(&self, py: Python<'py>, size: usize) -> PyResult<Option<Bound<'py, PyBytes>>> {
         let Some(file) = self.unmapped().take() else { return Ok(None) };

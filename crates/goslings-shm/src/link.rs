@@ -20,7 +20,7 @@
 
 use crate::forks::Watched;
 use crate::ring::{Consumer, Garbage, Producer, Record, Source, longest};
-use crate::segment::{RingMemory, Segment};
+use crate::segment::{Access, RingMemory, Segment};
 use crate::socket;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
@@ -113,6 +113,8 @@ pub struct Receiver {
     asleep: bool,
     ended: bool,
     garbage: Option<&'static str>,
+    /// Whether long messages can be written here, and nobody else sees that.
+    own: bool,
 }
 
 /// How long the record of a message of `len` bytes is. That of a long one takes room in the ring for which it has no use, so that
@@ -319,11 +321,16 @@ impl Receiver {
             }
             Err(error) => return Err(LinkError::System(error)),
         };
-        let body = match Segment::map_or_not(file, whole, false) {
+        let body = match Segment::map_or_not(file, whole, if self.own { Access::Own } else { Access::Read }) {
             Ok(segment) => Body::Apart(segment, len),
             Err((file, error)) => Body::Unmapped(file, error),
         };
         Ok(Message { body, fds })
+    }
+
+    /// From now on long messages can be written, as if they had been copied.
+    pub fn let_write(&mut self) {
+        self.own = true;
     }
 
     /// Whether there is nothing to read, a moment ago: cheap, for those who look again and again.

@@ -28,6 +28,16 @@ pub struct Segment {
     writable: bool,
 }
 
+/// What may be done with the bytes of a mapping.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    Read,
+    /// What is written others see.
+    Shared,
+    /// What is written nobody else sees: each page is copied when it is written for the first time.
+    Own,
+}
+
 /// So many bytes from here, until the drop.
 #[derive(Debug)]
 struct Mapping {
@@ -102,18 +112,21 @@ impl Segment {
     }
 
     fn map(file: OwnedFd, len: usize, writable: bool) -> io::Result<Segment> {
-        Segment::map_or_not(file, len, writable).map_err(|(_, error)| error)
+        let access = if writable { Access::Shared } else { Access::Read };
+        Segment::map_or_not(file, len, access).map_err(|(_, error)| error)
     }
 
     /// Maps `len` bytes of a file that was checked; gives it back if that fails.
     pub(crate) fn map_or_not(
         file: OwnedFd,
         len: usize,
-        writable: bool,
+        access: Access,
     ) -> Result<Segment, (OwnedFd, io::Error)> {
-        let access = if writable { ProtFlags::READ | ProtFlags::WRITE } else { ProtFlags::READ };
+        let writable = access != Access::Read;
+        let protection = if writable { ProtFlags::READ | ProtFlags::WRITE } else { ProtFlags::READ };
+        let flags = if access == Access::Own { MapFlags::PRIVATE } else { MapFlags::SHARED };
         // SAFETY: a new mapping, wherever the system likes.
-        let start = unsafe { rustix::mm::mmap(ptr::null_mut(), len, access, MapFlags::SHARED, &file, 0) };
+        let start = unsafe { rustix::mm::mmap(ptr::null_mut(), len, protection, flags, &file, 0) };
         match start.map(NonNull::new) {
             Ok(Some(start)) => Ok(Segment { file, mapping: Mapping { start, len }, writable }),
             Ok(None) => Err((file, io::ErrorKind::OutOfMemory.into())),

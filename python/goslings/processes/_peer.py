@@ -76,7 +76,7 @@ class Peer:
     def __init__(self, link: Link, pair: int, end: int, name: str) -> None:
         """`pair` names the link in both processes, `end` (0, 1) our side of it; `name` is for errors."""
         self.name = name
-        self.writable = False
+        self._writable = False
         self.handlers: dict[int, Callable[..., None]] = {}
         """What to do with other kinds of messages: called with what the tuple holds, and the descriptors."""
         self.dead: BaseException | None = None
@@ -135,6 +135,11 @@ class Peer:
                 if not self._outbox:
                     return
 
+    def let_write(self) -> None:
+        """From now on large buffers can be written where they arrive."""
+        self._writable = True
+        self._link._let_write()
+
     def close(self) -> None:
         """Ends the link."""
         self._link.close()
@@ -147,7 +152,7 @@ class Peer:
 
     def unpack(self, payload: _pickle.Payload, fds: Sequence[int] = ()) -> Any:
         """The value that the other side has packed."""
-        return _pickle.loads(payload, self.writable, fds)
+        return _pickle.loads(payload, self._writable, fds)
 
     def _reduce(self, obj: Any) -> Any:
         kind = type(obj)

@@ -64,14 +64,31 @@ def dumps(value: Any, reduce: Reducer, where: str, fds: list[int]) -> Payload:
     """
     if type(value) in PLAIN and (type(value) not in (bytes, str) or len(value) < _LARGE):
         return pickle.dumps(value, 5), (), 0
-    return _dumps(value, reduce, [(where, value)], fds)
+    # Not a bytearray: it may change before this is sent, if it has to wait.
+    whole = _Whole(value) if type(value) is bytes else value
+    return _dumps(whole, reduce, [(where, value)], fds)
 
 
 def dumps_call(fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any], reduce: Reducer, fds: list[int]) -> Payload:
     """The same for a call: the triple of these."""
     named = [("function", fn), *((f"arg {index}", arg) for index, arg in enumerate(args))]
     named += [(f"arg {name}", arg) for name, arg in kwargs.items()]
+    wholes = {id(arg): _Whole(arg) for _, arg in named if type(arg) in (bytes, bytearray) and len(arg) >= _LARGE}
+    args = tuple(wholes.get(id(arg), arg) for arg in args)
+    kwargs = {name: wholes.get(id(arg), arg) for name, arg in kwargs.items()}
     return _dumps((fn, args, kwargs), reduce, named, fds)
+
+
+class _Whole:
+    """Long bytes, which are not copied into the pickle, but from where they are and once more into what they become."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: Any) -> None:
+        self._value = value
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self._value), (pickle.PickleBuffer(self._value),)
 
 
 def _dumps(value: Any, reduce: Reducer, named: list[tuple[str, Any]], fds: list[int]) -> Payload:
@@ -97,7 +114,7 @@ def is_large(payload: Payload) -> bool:
 
 
 def loads(payload: Payload, writable: bool, fds: Sequence[int] = ()) -> Any:
-    """The value. `fds`: the descriptors that came with it. `writable`: its buffers are copied, into memory of its own.
+    """The value. `fds`: the descriptors that came with it. `writable`: its buffers can be written.
 
     Raises what its parts raise; MemoryError if its buffers could not be mapped here.
     """
@@ -107,7 +124,8 @@ def loads(payload: Payload, writable: bool, fds: Sequence[int] = ()) -> Any:
             f"no room in process {os.getpid()} to map a large value: it needs address space (RLIMIT_AS, ulimit -v)"
         )
     if buffers and writable:
-        buffers = [bytearray(buffer) for buffer in buffers]
+        # Those that came in mappings of our own are writable already.
+        buffers = [bytearray(buffer) if memoryview(buffer).readonly else buffer for buffer in buffers]
     if not fds:
         return pickle.loads(data, buffers=buffers)
     token = _fds.set(fds)

@@ -311,7 +311,8 @@ class Processes:
 
     def _init(self, peer: Peer, fds: list[int]) -> _pickle.Payload:
         """What a worker hears first."""
-        peer.writable = self._writable
+        if self._writable:
+            peer.let_write()
         return peer.pack(self._settings, "initializer", fds)
 
     def _choose(self) -> tuple[Child, bool]:

@@ -188,7 +188,8 @@ def main(fd: int, pair: int) -> None:
         _heart.answer(heart)
     try:
         initializer, initargs, procs, writable = peer.unpack(payload, fds)
-        peer.writable = writable
+        if writable:
+            peer.let_write()
         if procs is not None and "GOSLINGS_PROCS" not in os.environ:
             goslings.gomaxprocs(procs)
         if initializer is not None:
