@@ -71,6 +71,17 @@ def test_c_code_that_keeps_the_gil_is_a_hang(watched: Processes) -> None:
         goroutine.result(SECONDS)
 
 
+def test_a_stopped_worker_whose_channel_is_waited_for_is_killed() -> None:
+    """It has no call any more."""
+    with Processes(1, hang_timeout=LIMIT) as workers:
+        made = workers.go(lambda: chan(1)).result(SECONDS)
+        (worker,) = workers._workers
+        until(lambda: worker.heart.answered, SECONDS)
+        os.kill(worker.process.pid, signal.SIGSTOP)
+        with pytest.raises(WorkerDied, match="did not answer"):
+            made.recv(timeout=SECONDS)
+
+
 @pytest.mark.parametrize("busy", [loop, lambda: time.sleep(600)])
 def test_who_computes_or_waits_answers(busy: Callable[[], None]) -> None:
     with Processes(1, hang_timeout=2.0) as workers:

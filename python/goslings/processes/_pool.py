@@ -50,9 +50,9 @@ class Processes:
     fork of a fresh interpreter that has imported goslings. `initializer(*initargs)` runs in each worker first. After
     `max_tasks` calls a worker is replaced. Arrays and other large buffers arrive read-only, unless `writable`.
 
-    With `hang_timeout`, a worker whose interpreter does not answer for so many seconds while it has calls is killed,
-    and these fail with WorkerDied: it is stopped, in a deadlock, or in a C call that keeps the GIL, however useful.
-    Code that computes or waits is no reason. Without, nobody looks.
+    With `hang_timeout`, a worker whose interpreter does not answer for so many seconds while somebody waits for it is
+    killed, and its calls fail with WorkerDied: it is stopped, in a deadlock, or in a C call that keeps the GIL,
+    however useful. Code that computes or waits is no reason. Without, nobody looks.
 
     Use it in a `with` block: at its end it waits for its goroutines, and after an exception cancels them. Workers end
     with the parent, however that ends. Raises ValueError or TypeError for arguments that make no sense, OSError
@@ -370,7 +370,9 @@ class Processes:
             for worker in workers:
                 heart = worker.heart
                 assert heart is not None
-                silent = heart.look(seconds, bool(worker.calls) or not heart.answered)
+                peer = worker.peer
+                waits = worker.calls or peer._operations or peer._questions or not heart.answered
+                silent = heart.look(seconds, bool(waits))
                 if worker.fate is None and silent > (limit if heart.answered else max(limit, START_SECONDS)):
                     worker.kill(f"it did not answer for {silent:.1f} s")
 
