@@ -275,7 +275,8 @@ pub(crate) struct Awaitable {
     held: AtomicBool,
 }
 
-// SAFETY: `state` is touched by whoever has set `held`, one thread at a time (`replace`); it is Send.
+// SAFETY: `state` is Send, and touched by one thread at a time: whoever has set `held` (`replace`), who has the GIL and the
+// only reference (`step`), or who has stopped all others (`show`).
 unsafe impl Sync for Awaitable {}
 
 /// What a step of `await` comes to.
