@@ -23,7 +23,7 @@ from goslings.demo.feed_document import documents
 from goslings.demo.feed_input import read_feeds
 from goslings.demo.feed_item import Item, Known, Refreshed, parse_page, prepare, refresh_feed
 from goslings.demo.feed_memory import MemoryPeak
-from goslings.demo.feed_options import feed_options
+from goslings.demo.feed_options import feed_options, gil
 from goslings.demo.feed_page import FeedError, Page, Web
 from goslings.demo.feed_run import Run
 from goslings.demo.feed_site import Site
@@ -343,7 +343,7 @@ def test_wrong_options_say_what_is_right(argv: list[str], message: str, capsys: 
 
 # The pool of processes takes part in the command's test below: forking this process, with its
 # threads, would be asking for trouble.
-@pytest.mark.parametrize("refresh", [feed_modes.threaded, feeds.refresh])
+@pytest.mark.parametrize("refresh", [feed_modes.threaded, feeds.refresh, feeds.refresh_in_processes])
 def test_every_way_of_reading_leaves_the_sequential_store(
     refresh: feed_modes.Refresh, site: Site, tmp_path: Path
 ) -> None:
@@ -373,16 +373,19 @@ def test_goroutines_read_with_any_width_and_a_second_time_add_nothing(width: int
     assert added[1] == 0
 
 
-def test_a_failing_store_ends_the_refresh_with_its_error(site: Site, tmp_path: Path) -> None:
+@pytest.mark.parametrize("refresh", [feeds.refresh, feeds.refresh_in_processes])
+def test_a_failing_store_ends_the_refresh_with_its_error(
+    refresh: feed_modes.Refresh, site: Site, tmp_path: Path
+) -> None:
     library = dict.fromkeys(site.feeds, Known())
 
     def full(refreshed: Refreshed) -> None:
         raise OSError("disk full")
 
     with pytest.raises(OSError, match="disk full"):
-        feeds.refresh(library, Web(10, site.proxy), tmp_path / "s.db", 4, full)
+        refresh(library, Web(10, site.proxy), tmp_path / "s.db", 4, full)
     with pytest.raises(FeedError, match="cannot use"):
-        feeds.refresh(library, Web(10, site.proxy), tmp_path / "no" / "s.db", 4, full)
+        refresh(library, Web(10, site.proxy), tmp_path / "no" / "s.db", 4, full)
 
 
 def test_speedups_are_the_median_of_the_rounds_ratios() -> None:
@@ -429,10 +432,34 @@ def test_the_command_compares_and_proves_the_second_refresh_empty(tmp_path: Path
         "threading",
         "multiprocessing",
         "goslings",
+        *(["processes"] if gil() else []),
     ]
     assert all(len(run["feeds"]) == 24 for run in report["runs"])
     with Store(tmp_path / "s.db") as store:
         assert store.digest() == report["runs"][0]["digest"]
+
+
+def test_the_command_parses_in_processes_on_any_build(tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    done = command("--feeds", "12", "--slow", "0", "--only", "sequential,processes", "--json", str(out))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "same store after each run" in done.stdout
+    assert "goroutines in worker processes that parse" in done.stdout
+    runs = json.loads(out.read_text())["runs"]
+    assert [run["mode"] for run in runs] == ["sequential", "processes"]
+    assert runs[1]["width"] == 64
+
+
+def test_where_goslings_parses_is_said_or_chosen_by_the_build() -> None:
+    default = feed_options([])
+    assert ("processes" in default.modes) == gil()
+    assert default.reader == "goslings"
+    threads = feed_options(["--places", "threads"])
+    assert "processes" not in threads.modes
+    processes = feed_options(["--places", "processes"])
+    assert processes.modes[-2:] == ["goslings", "processes"]
+    assert processes.reader == "processes"
+    assert feed_options(["--only", "goslings", "--places", "processes"]).modes == ["goslings"]
 
 
 def test_own_feeds_are_read_into_a_store_that_is_kept(awkward: str, tmp_path: Path) -> None:

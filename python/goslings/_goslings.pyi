@@ -37,7 +37,9 @@ __all__ = [
     "_Patched",
     "_Allowance",
     "_Bell",
+    "_Claims",
     "_Credit",
+    "_Lease",
     "_Letter",
     "_Port",
     "_Stead",
@@ -159,6 +161,43 @@ class _Credit:
         """A value that was sent on the promise cannot be had."""
     def end(self) -> None:
         """Nothing more arrives on it."""
+
+@final
+class _Lease:
+    """What home has of a lease."""
+
+    def __new__(cls, ch: chan[Any] | SendChan[Any] | RecvChan[Any], segment: Segment) -> Self: ...
+    @property
+    def segment(self) -> Segment:
+        """The page."""
+    def values(self, number: int, most: int, plain: bool) -> tuple[int, list[Any], bool, list[Any]]:
+        """Values to be copied ahead, at most `most`, which have numbers from `number` on: the number of the first, the
+        values, whether all are plain, and what is to be dropped. `plain`: no others. Never blocks.
+        """
+    def claimed(self) -> None:
+        """Values were claimed elsewhere: lets senders in. Never blocks."""
+    def end(self) -> None:
+        """Nobody claims anything any more."""
+
+@final
+class _Claims:
+    """Copies of values of a channel of another process, and the count by which they are claimed.
+
+    `more` is sent over `link` when home is to be told that something was claimed; if there is no room, `ring()` is called.
+    `unpack(packed)` makes a value.
+    """
+
+    def __new__(
+        cls, segment: Segment, link: Link, more: bytes, ring: Callable[[], object], unpack: Callable[[bytes], Any]
+    ) -> Self: ...
+    def add(self, first: int, values: list[Any], packed: Sequence[int]) -> None:
+        """Copies have come; the first has this number. `packed`: which are to be unpickled. Never blocks."""
+    def claim(self) -> Any:
+        """Claims the next value, if a copy of it is here; else returns this object. A cancel point. Never blocks."""
+    def close(self) -> None:
+        """Nothing can be claimed any more: home is gone."""
+    def __len__(self) -> int: ...
+    def __bool__(self) -> bool: ...
 
 @final
 class _Bell:

@@ -25,6 +25,8 @@ mod host;
 mod http;
 #[expect(unsafe_code, reason = "looks at objects while the collector has stopped everybody")]
 mod leaks;
+#[expect(unsafe_code, reason = "looks at numbers and lengths without a way to raise")]
+mod lease;
 #[expect(unsafe_code, reason = "a phase that its runner alone writes")]
 mod life;
 #[expect(unsafe_code, reason = "descriptors that are given to us, and bytes that are filled")]
@@ -101,6 +103,8 @@ mod module {
     use crate::http::{HttpReader, response_head};
     #[pymodule_export]
     use crate::leaks::leaks;
+    #[pymodule_export]
+    use crate::lease::{PyClaims, PyLease};
     #[pymodule_export]
     use crate::link::{Letter, Link};
     #[pymodule_export]

@@ -283,6 +283,13 @@ impl Link {
         Ok(sent???)
     }
 
+    /// Sends a message if that needs no waiting, as `_post`: whether it was sent.
+    pub(crate) fn post_bytes(&self, py: Python<'_>, bytes: &[u8]) -> PyResult<bool> {
+        self.here()?;
+        let sent = self.post_parts(bytes.len(), &[Source::from(bytes)], None, &[]);
+        sent.map_err(|stopped| stopped.raise(py, self, true))
+    }
+
     fn recv_one<'py>(
         &self,
         py: Python<'py>,

@@ -28,6 +28,7 @@ _REFRESH: dict[str, feed_modes.Refresh] = {
     "threading": feed_modes.threaded,
     "multiprocessing": feed_modes.pooled,
     "goslings": feeds.refresh,
+    "processes": feeds.refresh_in_processes,
 }
 
 

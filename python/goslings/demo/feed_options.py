@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -25,8 +26,12 @@ examples:
   goslings demo feeds                         the whole comparison, under a minute
   goslings demo feeds --quick                 the same with fewer feeds
   goslings demo feeds --slow 0 --rounds 5     for exact figures: parsing only, medians
+  goslings demo feeds --places processes      goroutines here fetch, goroutines in worker processes parse
   goslings demo feeds --opml my.opml --store my.db
                                               read your own feeds; run it again: only new items
+
+With a GIL one goroutine parses at a time, so there a row `processes` is added: goslings, parsing in worker
+processes. --places says so on any build, --places threads leaves it out.
 
 How to read the table. `speed-up` is against the sequential loop. `of ceiling` compares that with
 independent processes that share nothing and read a part each: as fast as this machine gets.
@@ -67,6 +72,11 @@ def feed_options(argv: Sequence[str]) -> argparse.Namespace:
         help="feeds refreshed at once by goslings (default 64)",
     )  # fmt: skip
     run.add_argument(
+        "--places", choices=["threads", "processes"],
+        help="where goslings parses: in the threads of this process, or also in worker processes, a row of their own "
+        "(default: processes with a GIL, threads without)",
+    )  # fmt: skip
+    run.add_argument(
         "--timeout", type=seconds, default=10.0, metavar="SECONDS",
         help="for a whole feed, from connecting to its last byte (default 10)",
     )  # fmt: skip
@@ -89,8 +99,16 @@ def feed_options(argv: Sequence[str]) -> argparse.Namespace:
         parser.error("--feeds and --quick are for the local server, not for --opml or --url")
     if options.only and options.store and (options.opml or options.url):
         parser.error("--only compares in temporary stores: leave out --only or --store")
+    places = options.places or ("processes" if gil() else "threads")
+    options.modes = options.only or [mode for mode in MODES if mode != "processes" or places == "processes"]
+    options.reader = "processes" if options.places == "processes" else "goslings"
     options.feeds = options.feeds or (_FEEDS_QUICK if options.quick else _FEEDS)
     return options
+
+
+def gil() -> bool:
+    """Whether one thread at a time runs Python code here (the GIL may have been re-enabled)."""
+    return getattr(sys, "_is_gil_enabled", lambda: True)()
 
 
 def modes(text: str) -> list[str]:

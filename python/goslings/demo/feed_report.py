@@ -72,10 +72,12 @@ def table(runs: Sequence[Run], ceiling: Run | None) -> str:
             )
     if len(runs[0].walls) > 1:
         lines.append(f"medians of {len(runs[0].walls)} rounds, each run in a fresh process")
+    if any(run.mode == "processes" for run in runs):
+        lines.append("processes: goslings, with goroutines in worker processes that parse; starting these is timed")
     if not _free_threaded() and any(run.mode in ("threading", "goslings") for run in runs):
         lines.append(
-            "threading, goslings: with the GIL these overlap fetching, but only one parses at a "
-            "time;\nfor parallel parsing use a free-threaded Python such as 3.14t"
+            "threading, goslings: with the GIL these overlap fetching, but only one parses at a time; for\n"
+            "parallel parsing use worker processes (--places processes) or a free-threaded Python such as 3.14t"
         )
     return "\n".join(lines)
 

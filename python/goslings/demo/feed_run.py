@@ -19,7 +19,8 @@ from typing import Any, Self
 from .feed_memory import MemoryPeak
 from .feed_page import FeedError, Web
 
-MODES = ("sequential", "threading", "multiprocessing", "goslings")
+MODES = ("sequential", "threading", "multiprocessing", "goslings", "processes")
+"""`processes` is goslings with worker processes."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from types import GenericAlias
 from typing import Any, NoReturn, Self
 
 from goslings._errors import Closed, WouldBlock
-from goslings._goslings import _Allowance, _may_block, chan
+from goslings._goslings import _Allowance, _Claims, _may_block, chan
 from goslings.processes import _messages, _pickle, _pump, _select
 
 __all__ = ["Chan", "RecvChan", "SendChan"]
@@ -31,7 +31,7 @@ _SMALL = 4096
 class Origin:
     """What this process has of a channel of a peer."""
 
-    __slots__ = ("__weakref__", "_capacity", "_views", "allowance", "count", "number", "peer")
+    __slots__ = ("__weakref__", "_capacity", "_views", "allowance", "claims", "count", "number", "peer")
 
     def __init__(self, peer: Any, number: int) -> None:
         self.peer = peer
@@ -40,6 +40,8 @@ class Origin:
         """References that came in; under the peer's lock."""
         self.allowance: _Allowance | None = None
         """Sends that need no answer, if home has promised some."""
+        self.claims: _Claims | None = None
+        """Values that can be received without asking, if home sends copies ahead."""
         self._capacity: int | None = None
         self._views: dict[int, weakref.ref[Any]] = {}
 
@@ -181,14 +183,19 @@ class _Receives(_Common):
     def recv(self, timeout: float | None = None) -> Any:
         """As `chan.recv`: blocks until home has a value."""
         _may_block("ch.arecv()")
-        value, ok = self._received(_select.wait([(self, False, None)], _checked_timeout(timeout)))
+        if timeout is not None:
+            timeout = _checked_timeout(timeout)
+        claims = self._origin.claims
+        if claims is not None and (value := claims.claim()) is not claims:
+            return value
+        value, ok = self._received(_select.wait([(self, False, None)], timeout))
         if not ok:
             raise Closed("receive on closed channel")
         return value
 
     async def arecv(self, timeout: float | None = None) -> Any:
         """As `chan.arecv`."""
-        value, ok = self._received(await _select.await_([(self, False, None)], _checked_timeout(timeout)))
+        value, ok = await self.arecv_ok(timeout)
         if not ok:
             raise Closed("receive on closed channel")
         return value
@@ -196,11 +203,21 @@ class _Receives(_Common):
     def recv_ok(self, timeout: float | None = None) -> tuple[Any, bool]:
         """As `chan.recv_ok`."""
         _may_block("ch.arecv_ok()")
-        return self._received(_select.wait([(self, False, None)], _checked_timeout(timeout)))
+        if timeout is not None:
+            timeout = _checked_timeout(timeout)
+        claims = self._origin.claims
+        if claims is not None and (value := claims.claim()) is not claims:
+            return value, True
+        return self._received(_select.wait([(self, False, None)], timeout))
 
     async def arecv_ok(self, timeout: float | None = None) -> tuple[Any, bool]:
         """As `chan.arecv_ok`."""
-        return self._received(await _select.await_([(self, False, None)], _checked_timeout(timeout)))
+        if timeout is not None:
+            timeout = _checked_timeout(timeout)
+        claims = self._origin.claims
+        if claims is not None and (value := claims.claim()) is not claims:
+            return value, True
+        return self._received(await _select.await_([(self, False, None)], timeout))
 
     def _received(self, outcome: _select.Outcome) -> tuple[Any, bool]:
         if outcome.index < 0:
@@ -208,7 +225,10 @@ class _Receives(_Common):
         return outcome.value, bool(outcome.ok)
 
     def try_recv(self, default: Any = _MISSING) -> Any:
-        """As `chan.try_recv`; takes as long as a message there and back."""
+        """As `chan.try_recv`; takes as long as a message there and back, unless values have come ahead."""
+        claims = self._origin.claims
+        if claims is not None and (value := claims.claim()) is not claims:
+            return value
         outcome = _now([(self, False, None)])
         if outcome.index < 0:
             if default is _MISSING:
@@ -228,6 +248,10 @@ class _Receives(_Common):
         return self
 
     def __next__(self) -> Any:
+        _may_block("ch.arecv()`, or iterate with `async for")
+        claims = self._origin.claims
+        if claims is not None and (value := claims.claim()) is not claims:
+            return value
         value, ok = self.recv_ok()
         if not ok:
             raise StopIteration

@@ -33,6 +33,9 @@ ANSWERED = 14  # op, the answer to a question
 CREDIT = 17  # channel: a page with sends that need no answer comes with it (crates/goslings-py/src/credit.rs)
 STREAM = 18  # channel, a plain value, which was sent on credit
 STREAM_PACKED = 19  # channel, payload: the same for others
+LEASE = 30  # channel: a page by which its values can be claimed comes with it (crates/goslings-py/src/lease.rs)
+LEASED = 31  # channel, number of the first, values, places of those that are pickles: copies of what comes next
+MORE = 32  # channel: values of it were claimed, look, and send more copies
 INIT = 15  # payload of what a worker needs to know first
 
 _HEAD = struct.Struct("<xxxxII")

@@ -14,6 +14,12 @@ value stays with its owner, as a receipt, until TAKEN says that it has arrived w
 death of the other side, puts it back to the front. The link keeps the order, so whatever a process sends after it has
 taken a value comes after that TAKEN.
 
+**Receives without asking.** A peer that receives from a channel again and again is sent copies of the values that
+come next, as far as they are small, and claims them itself (LEASE, LEASED; chan/lease.rs has the argument). It says
+MORE when few copies are left, or when somebody here waits for what is claimed. Asking (OP) works as ever beside it,
+and gets the next value, whoever has copies of that: so a peer asks when it has none that it can claim, and everything
+but a plain receive always asks. More copies come with the answer.
+
 **Never wait while you read.** The goroutine that reads a link neither waits for channels nor for room in a link: what
 does not fit is queued here, and written by a goroutine of its own. Everybody who waits for an answer has at most one
 operation under way, and streams have credits, so the queue is bounded by what others do.
@@ -23,6 +29,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import functools
 import os
 import pickle
 import traceback
@@ -31,8 +38,20 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from goslings import _threads
-from goslings._goslings import Link, RecvChan, Segment, SendChan, _Allowance, _Credit, _Letter, chan, go
-from goslings.processes import _messages, _pickle, _pump, _select
+from goslings._goslings import (
+    Link,
+    RecvChan,
+    Segment,
+    SendChan,
+    _Allowance,
+    _Claims,
+    _Credit,
+    _Lease,
+    _Letter,
+    chan,
+    go,
+)
+from goslings.processes import _leases, _messages, _pickle, _pump, _select
 from goslings.processes._errors import RemoteTraceback
 
 __all__ = ["Peer", "resolve"]
@@ -47,6 +66,13 @@ _STREAM_MOST = 512
 _PAGE = 4096
 _SHORT = 1 << 15
 """Longer messages may have to be written to memory of their own."""
+_LEASE_RECVS = 8
+"""So many receives of a peer on one channel, and it gets copies of what comes next; and so large must the buffer be."""
+_LEASE_MOST = 256
+"""So many copies go at once."""
+_LEASE_BYTES = 4096
+"""Pickles of more bytes are not copied ahead; and for so many receives nothing else that has to be pickled."""
+_LEASE_PAUSE = 64
 
 _peers: weakref.WeakValueDictionary[tuple[int, int], Peer] = weakref.WeakValueDictionary()
 
@@ -58,7 +84,7 @@ Failure = tuple[_pickle.Payload | None, str, str]
 class Lent:
     """A channel of ours, or one that we have from another peer, that the peer may use."""
 
-    __slots__ = ("channel", "count", "credit", "sends", "views")
+    __slots__ = ("channel", "copied", "count", "credit", "lease", "pause", "receives", "sends", "views")
 
     def __init__(self, channel: Any) -> None:
         self.channel = channel
@@ -68,6 +94,21 @@ class Lent:
         """How many sends were asked for, up to the number that makes a stream."""
         self.credit: _Credit | None = None
         """What the peer may send without asking."""
+        self.receives = 0
+        """How many receives were asked for, up to the number that makes a lease."""
+        self.lease: _Lease | None = None
+        """What the peer may receive without asking."""
+        self.copied = 0
+        """The number of the first value that was not copied to the peer."""
+        self.pause = 0
+        """So many receives must be asked for until values are pickled ahead again."""
+
+    def end(self) -> None:
+        """The peer has nothing of it any more."""
+        if self.credit is not None:
+            self.credit.end()
+        if self.lease is not None:
+            _leases.leave(self.channel, self)
 
 
 class Peer:
@@ -285,6 +326,9 @@ class Peer:
             _messages.CREDIT: self._on_credit,
             _messages.STREAM: self._on_stream,
             _messages.STREAM_PACKED: self._on_stream_packed,
+            _messages.LEASE: self._on_lease,
+            _messages.LEASED: self._on_leased,
+            _messages.MORE: self._on_more,
             _messages.ANSWERED: self._on_answered,
             **self.handlers,
         }
@@ -323,14 +367,16 @@ class Peer:
         receipts = [self._receipts.pop(number) for number in sorted(self._receipts, reverse=True)]
         for receipt in receipts:
             receipt.undo()
-        for lent in list(self._exports.values()):
-            if lent.credit is not None:
-                lent.credit.end()
+        for origin in list(self._imports.values()):
+            if origin.claims is not None:
+                origin.claims.close()
         with self._lock:
             exports = list(self._exports.values())
             numbers = list(self._export_numbers)
             self._exports.clear()
             self._export_numbers.clear()
+        for lent in exports:
+            lent.end()
         del exports, numbers
         for operation in operations:
             operation.answered(_select.Outcome(error=self.death()))
@@ -352,7 +398,7 @@ class Peer:
         except BaseException as error:
             self._fail(number, error)
             return
-        served = Served(self, number, cases[0][0] if len(cases) == 1 and cases[0][1] else None)
+        served = Served(self, number, cases[0][0] if len(cases) == 1 else None)
         self._serving[number] = served
         served.begin(found, waits)
 
@@ -397,8 +443,8 @@ class Peer:
                 del self._exports[number]
                 # Equal to its views: whichever was lent first.
                 self._export_numbers.pop(lent.channel, None)
-        if gone and lent.credit is not None:
-            lent.credit.end()
+        if gone:
+            lent.end()
 
     # Streams: a channel with a buffer promises some of it to a peer that sends again and again, so that the sends need
     # no answer. What is promised and unused is taken back as soon as somebody else would have to wait for it.
@@ -441,6 +487,80 @@ class Peer:
         if credit is None:
             raise ValueError("a value came without credit")
         return credit
+
+    # Leases: whoever receives again and again gets copies of what comes next, and claims it by a count in a page that
+    # all who take part share.
+
+    def _asked_to_receive(self, number: int) -> None:
+        """The peer has received, and waited for the answer."""
+        lent = self._exports.get(number)
+        if lent is None or getattr(lent.channel, "_goslings_home", None) is not None:
+            return
+        lent.pause -= lent.pause > 0
+        if lent.lease is None:
+            lent.receives += 1
+            if lent.receives < _LEASE_RECVS or lent.channel.capacity < _LEASE_RECVS:
+                return
+            with self._lock:
+                if self._exports.get(number) is not lent:
+                    return
+                begins = lent.lease is None
+                lease = lent.lease = lent.lease or _leases.join(lent.channel, lent)
+            if begins:
+                self.post((_messages.LEASE, number), False, [lease.segment.fileno()])
+        self._copy_ahead(number, lent)
+
+    def _on_more(self, fds: list[int], number: int) -> None:
+        lent = self._exports.get(number)
+        if lent is not None and lent.lease is not None:
+            self._copy_ahead(number, lent)
+
+    def _copy_ahead(self, number: int, lent: Lent) -> None:
+        """Lets senders in who waited for claims, and sends copies of what comes next."""
+        assert lent.lease is not None
+        first, values, plain, _ = lent.lease.values(lent.copied, _LEASE_MOST, lent.pause > 0)
+        if not values:
+            return
+        # Two that do this at once may send a copy twice: whichever is behind the count is dropped.
+        lent.copied = first + len(values)
+        packed = [] if plain else self._pack_ahead(lent, first, values)
+        if values:
+            self.post((_messages.LEASED, number, first, values, packed))
+
+    def _pack_ahead(self, lent: Lent, first: int, values: list[Any]) -> list[int]:
+        """Pickles those that need it, in their places, up to the first that has to be asked for. Which these are."""
+        packed: list[int] = []
+        fds: list[int] = []
+        for place, value in enumerate(values):
+            if type(value) in _pickle.PLAIN:
+                continue
+            try:
+                data, buffers, _ = _pickle.dumps(value, _refuse, "value", fds)
+            except Exception:
+                data, buffers = b"", [None]  # whoever asks for it hears why
+            if fds or buffers or type(data) is not bytes or len(data) > _LEASE_BYTES:
+                del values[place:]
+                lent.copied = first + place + 1
+                lent.pause = _LEASE_PAUSE
+                break
+            values[place] = data
+            packed.append(place)
+        return packed
+
+    def _on_lease(self, fds: list[int], number: int) -> None:
+        origin = self._imports.get(number)
+        if origin is not None:
+            more = b"".join(_messages.encode((_messages.MORE, number), False))
+            ring = functools.partial(self.post, (_messages.MORE, number))
+            origin.claims = _Claims(Segment.from_fd(fds.pop()), self._link, more, ring, self._unpack_ahead)
+
+    def _on_leased(self, fds: list[int], number: int, first: int, values: list[Any], packed: list[int]) -> None:
+        origin = self._imports.get(number)
+        if origin is not None and origin.claims is not None:
+            origin.claims.add(first, values, packed)
+
+    def _unpack_ahead(self, data: bytes) -> Any:
+        return self.unpack((data, (), 0))
 
     def _on_ask(self, fds: list[int], number: int, channel: int, question: str) -> None:
         lent = self._exports[channel]
@@ -514,13 +634,13 @@ class Peer:
 class Served:
     """An operation of the other side, on channels of ours."""
 
-    __slots__ = ("_handle", "_number", "_peer", "_sends_on")
+    __slots__ = ("_handle", "_number", "_on", "_peer")
 
-    def __init__(self, peer: Peer, number: int, sends_on: int | None) -> None:
+    def __init__(self, peer: Peer, number: int, on: int | None) -> None:
         self._peer = peer
         self._number = number
-        self._sends_on = sends_on
-        """The channel, if it is a plain send."""
+        self._on = on
+        """The channel, if it is a plain send or receive."""
         self._handle: Any = None
 
     def begin(self, cases: list[tuple[Any, bool, Any]], waits: bool) -> None:
@@ -539,8 +659,8 @@ class Served:
             return
         if outcome.receipt is None:
             peer.post((_messages.ANSWER, number, outcome.index, outcome.ok, None))
-            if self._sends_on is not None and outcome.ok:
-                peer._asked_to_send(self._sends_on)
+            if self._on is not None and outcome.ok:
+                peer._asked_to_send(self._on)
             return
         fds: list[int] = []
         try:
@@ -557,6 +677,8 @@ class Served:
         if dead:
             outcome.receipt.undo()
             return
+        if self._on is not None:
+            peer._asked_to_receive(self._on)
         try:
             peer.post((_messages.ANSWER, number, outcome.index, outcome.ok, payload), _pickle.is_large(payload), fds)
         except (OSError, MemoryError) as error:
@@ -565,6 +687,12 @@ class Served:
             if receipt is not None:
                 receipt.undo()
                 peer._fail(number, error)
+
+
+def _refuse(obj: Any) -> None:
+    """For copies of values that others may receive: they hold no references to channels, which are counted."""
+    if type(obj) in (chan, SendChan, RecvChan) or hasattr(type(obj), "_goslings_view"):
+        raise pickle.PicklingError("a channel does not travel ahead")
 
 
 def _raise(error: BaseException) -> None:

@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::clock::Deadline;
-use crate::sync::model;
+use crate::sync::{Ordering, fence, model};
 use crate::watched::Watched;
 use ::loom::sync::Arc;
 use ::loom::thread;
@@ -155,5 +155,157 @@ fn a_receiver_that_times_out_does_not_take_the_others_turn() {
         chan.close().expect("once");
         let got = (hasty.join().expect("no panic"), patient.join().expect("no panic"));
         assert!(got == (Some(1), None) || got == (None, Some(1)), "{got:?}");
+    });
+}
+
+/// A lease as the binding has it: relaxed, with a fence where somebody sleeps.
+#[derive(Debug, Default)]
+struct Count {
+    claimed: crate::sync::AtomicU64,
+    told: crate::sync::AtomicU32,
+}
+
+impl Lease for Count {
+    fn claimed(&self) -> u64 {
+        // Ordering: Relaxed. As in the binding.
+        self.claimed.load(Ordering::Relaxed)
+    }
+
+    fn claim(&self, number: u64) -> bool {
+        // Ordering: Relaxed. As in the binding.
+        self.claimed.compare_exchange(number, number + 1, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+
+    fn take_back(&self, end: u64) -> u64 {
+        // Ordering: Relaxed. As in the binding.
+        self.claimed.swap(end, Ordering::Relaxed)
+    }
+
+    fn tell(&self) {
+        // Ordering: Relaxed, and a SeqCst fence, which pairs with the one in `must_tell`.
+        self.told.store(1, Ordering::Relaxed);
+        // Ordering: SeqCst. As above.
+        fence(Ordering::SeqCst);
+    }
+}
+
+impl Count {
+    fn must_tell(&self) -> bool {
+        // Ordering: SeqCst fence between the claim and this look. Pairs with the one in `tell`.
+        fence(Ordering::SeqCst);
+        // Ordering: Relaxed. As in the binding.
+        self.told.load(Ordering::Relaxed) != 0 && self.told.swap(0, Ordering::Relaxed) != 0
+    }
+}
+
+type Counted = std::sync::Arc<Count>;
+
+/// A channel with so many values, of which `leased` are leased.
+fn leased(capacity: usize, values: u32, leased: u64) -> (Arc<Chan<u32>>, Counted, std::sync::Arc<dyn Lease>) {
+    let chan = Arc::new(Chan::new(capacity));
+    for value in 0..values {
+        chan.try_send(value).expect("room");
+    }
+    let count = Counted::default();
+    let lease: std::sync::Arc<dyn Lease> = count.clone();
+    let spent = chan.lease(&lease, 0, |_| true, |number, _| number + 1 < leased);
+    assert!(spent.is_empty());
+    (chan, count, lease)
+}
+
+#[test]
+fn a_leased_value_is_received_here_or_claimed_there() {
+    model(0, || {
+        let (chan, count, _) = leased(2, 2, 2);
+        let there: Vec<_> = (0..2)
+            .map(|_| {
+                let count = count.clone();
+                thread::spawn(move || (0..2).filter(|&number| count.claim(number)).count())
+            })
+            .collect();
+        let here = usize::from(chan.try_recv().is_ok());
+        let there: usize = there.into_iter().map(|thread| thread.join().expect("no panic")).sum();
+        assert_eq!(here + there + chan.len(), 2);
+    });
+}
+
+#[test]
+fn a_lease_that_is_taken_back_leaves_exactly_what_nobody_claimed() {
+    model(0, || {
+        let (chan, count, lease) = leased(2, 2, 2);
+        let claimer = {
+            let count = count.clone();
+            thread::spawn(move || {
+                (0..2).filter(|&number| count.claim(number)).map(|number| number as u32).collect()
+            })
+        };
+        drop(chan.end_lease(&lease));
+        let mut all: Vec<u32> = claimer.join().expect("no panic");
+        all.extend(std::iter::from_fn(|| chan.try_recv().ok()));
+        assert_eq!(all, [0, 1], "in order, each once");
+    });
+}
+
+#[test]
+fn who_waits_for_room_hears_of_a_claim() {
+    model(0, || {
+        let (chan, count, _) = leased(1, 1, 1);
+        let claimer = {
+            let (chan, count) = (Arc::clone(&chan), count.clone());
+            thread::spawn(move || {
+                assert!(count.claim(0));
+                if count.must_tell() {
+                    drop(chan.claimed());
+                }
+            })
+        };
+        chan.send(1, Wait::Forever).expect("open");
+        claimer.join().expect("no panic");
+        assert_eq!(chan.try_recv(), Ok(1));
+    });
+}
+
+#[test]
+fn two_who_wait_for_room_are_both_let_in() {
+    model(0, || {
+        let (chan, count, _) = leased(2, 2, 2);
+        let claimer = {
+            let (chan, count) = (Arc::clone(&chan), count.clone());
+            thread::spawn(move || {
+                for number in 0..2 {
+                    assert!(count.claim(number));
+                    if count.must_tell() {
+                        drop(chan.claimed());
+                    }
+                }
+            })
+        };
+        let other = {
+            let chan = Arc::clone(&chan);
+            thread::spawn(move || chan.send(1, Wait::Forever).expect("open"))
+        };
+        chan.send(2, Wait::Forever).expect("open");
+        other.join().expect("no panic");
+        claimer.join().expect("no panic");
+    });
+}
+
+#[test]
+fn whoever_dies_with_a_claim_untold_holds_nobody_up() {
+    model(0, || {
+        let (chan, count, lease) = leased(1, 1, 1);
+        let dies = {
+            let (chan, count) = (Arc::clone(&chan), count.clone());
+            thread::spawn(move || {
+                let claimed = count.claim(0);
+                let _ = count.must_tell();
+                // Its end is all that home hears.
+                drop(chan.end_lease(&lease));
+                claimed
+            })
+        };
+        chan.send(1, Wait::Forever).expect("open");
+        assert!(dies.join().expect("no panic"));
+        assert_eq!(chan.try_recv(), Ok(1));
     });
 }

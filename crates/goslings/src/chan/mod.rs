@@ -5,6 +5,7 @@
 //! waiter, moves the value, unlocks, wakes. Nothing is allocated on the way.
 
 mod error;
+mod lease;
 mod state;
 #[cfg(all(test, not(any(loom, miri))))]
 mod tests;
@@ -13,6 +14,7 @@ mod tests;
 mod loom;
 
 pub use error::{CloseError, RecvError, SendError, SendErrorKind, TryRecvError, TrySendError};
+pub use lease::Lease;
 pub use state::Promise;
 pub(crate) use state::{Received, Sent, State};
 
@@ -414,6 +416,40 @@ impl<T> Chan<T> {
     pub fn call_off(&self, to: &std::sync::Arc<dyn Promise>) {
         let wakes = self.state.lock().call_off(to);
         wakes.wake_all();
+    }
+
+    /// Leases values to receivers elsewhere, from number `from` on: `show` is called with each and its number, until it
+    /// returns false; of those that were not leased before it is asked first whether they `fit`. Both are called under the
+    /// channel's lock: they must neither wait nor call anybody.
+    ///
+    /// Returns values that were claimed, to be dropped where that may be.
+    #[must_use]
+    pub fn lease(
+        &self,
+        to: &std::sync::Arc<dyn Lease>,
+        from: u64,
+        fits: impl FnMut(&T) -> bool,
+        show: impl FnMut(u64, &T) -> bool,
+    ) -> Vec<T> {
+        let looked = self.state.lock().lease(to, from, fits, show);
+        looked.wakes.wake_all();
+        looked.spent
+    }
+
+    /// Leased values were claimed elsewhere: lets senders in. Returns what is to be dropped, as [`Chan::lease`].
+    #[must_use]
+    pub fn claimed(&self) -> Vec<T> {
+        let looked = self.state.lock().claimed();
+        looked.wakes.wake_all();
+        looked.spent
+    }
+
+    /// Nobody claims anything any more. Returns what is to be dropped, as [`Chan::lease`].
+    #[must_use]
+    pub fn end_lease(&self, to: &std::sync::Arc<dyn Lease>) -> Vec<T> {
+        let looked = self.state.lock().end_lease(to);
+        looked.wakes.wake_all();
+        looked.spent
     }
 
     /// Puts a received value back to the front, for a receiver that turns out unable to keep it.

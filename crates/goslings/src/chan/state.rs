@@ -10,9 +10,13 @@
 //! * Slots may be promised to senders elsewhere (`Promise`): they count as full, and are taken back as soon as somebody
 //!   else would have to wait for them. What is not taken back is on its way, and arrives or is called off. Until then a
 //!   closed channel is not drained.
+//! * Values at the front may be leased to receivers elsewhere (`lease.rs`): "the buffer" above means these, too. Claims
+//!   that nobody here has looked for yet make room that senders who wait do not know of; until they are told, those who
+//!   come later queue behind them.
 //!
 //! The buffer grows as it fills: a large capacity costs nothing until it is used.
 
+use super::lease::{Lease, Leased};
 use crate::waiter::Wake;
 use crate::waitq::{WaitQueue, WakeList};
 use std::collections::VecDeque;
@@ -45,6 +49,16 @@ pub(crate) struct State<T> {
     /// How many slots are promised in all.
     reserved: usize,
     promised: Vec<Promised>,
+    /// What receivers elsewhere may claim: comes before the buffer.
+    leased: Option<Box<Leased<T>>>,
+}
+
+/// What a look at a lease has brought, for after unlocking.
+pub(crate) struct Looked<T> {
+    /// To be woken.
+    pub(crate) wakes: WakeList<T>,
+    /// To be dropped.
+    pub(crate) spent: Vec<T>,
 }
 
 /// Whom to wake, once the lock is released.
@@ -81,6 +95,7 @@ impl<T> State<T> {
             senders: WaitQueue::new(),
             reserved: 0,
             promised: Vec::new(),
+            leased: None,
         }
     }
 
@@ -94,7 +109,13 @@ impl<T> State<T> {
             receiver.put(value);
             return Sent::Handed(receiver.wake_later());
         }
-        if self.has_room() || self.reserved > 0 && self.take_back() {
+        if self.leased.is_some() && self.senders.has_any() {
+            return Sent::WouldBlock(value);
+        }
+        if self.has_room()
+            || self.reserved > 0 && self.take_back()
+            || self.leased.is_some() && self.has_room_by_claims()
+        {
             self.buffer.push_back(value);
             return Sent::Stored;
         }
@@ -103,7 +124,91 @@ impl<T> State<T> {
 
     #[inline]
     fn has_room(&self) -> bool {
-        self.buffer.len() + self.reserved < self.capacity
+        self.buffer.len() + self.leased() + self.reserved < self.capacity
+    }
+
+    /// How many values are leased, as far as known.
+    #[inline]
+    fn leased(&self) -> usize {
+        self.leased.as_ref().map_or(0, |leased| leased.len())
+    }
+
+    /// Learns of claims elsewhere.
+    fn look(&mut self) {
+        if let Some(leased) = &mut self.leased {
+            leased.look(&mut self.buffer);
+        }
+    }
+
+    /// Whether claims have made room; if not, the next one will be told.
+    #[cold]
+    fn has_room_by_claims(&mut self) -> bool {
+        self.look();
+        if self.has_room() {
+            return true;
+        }
+        if let Some(leased) = &self.leased {
+            leased.tell();
+        }
+        self.look();
+        self.has_room()
+    }
+
+    /// Looks for claims, and lets those in who waited for them.
+    fn settle(&mut self) -> WakeList<T> {
+        self.look();
+        let mut wakes = WakeList::new();
+        self.let_in(&mut wakes);
+        while self.leased.is_some() && self.senders.has_any() && self.has_room_by_claims() {
+            self.let_in(&mut wakes);
+        }
+        wakes
+    }
+
+    /// Values were claimed elsewhere.
+    pub(crate) fn claimed(&mut self) -> Looked<T> {
+        let wakes = self.settle();
+        Looked { wakes, spent: self.leased.as_mut().map_or_else(Vec::new, |leased| leased.spent()) }
+    }
+
+    /// Leases values from number `from` on: `show` is called with each, and its number, until it returns false; of those that
+    /// are in the buffer it is asked first whether they `fit`.
+    pub(crate) fn lease(
+        &mut self,
+        to: &Arc<dyn Lease>,
+        from: u64,
+        mut fits: impl FnMut(&T) -> bool,
+        mut show: impl FnMut(u64, &T) -> bool,
+    ) -> Looked<T> {
+        let looked = self.claimed();
+        if self.leased.as_ref().is_none_or(|leased| leased.is_over() && !leased.is(to)) && !self.tick {
+            self.leased = Some(Box::new(Leased::new(Arc::clone(to))));
+        }
+        if let Some(leased) = &mut self.leased
+            && leased.is(to)
+        {
+            let mut number = from.max(leased.next());
+            while let Some(value) = leased.extend(number, &mut self.buffer, &mut fits) {
+                if !show(number, value) {
+                    break;
+                }
+                number += 1;
+            }
+        }
+        looked
+    }
+
+    /// Nobody claims anything any more.
+    pub(crate) fn end_lease(&mut self, to: &Arc<dyn Lease>) -> Looked<T> {
+        if let Some(leased) = &mut self.leased
+            && leased.is(to)
+        {
+            leased.take_back(&mut self.buffer);
+            let looked = self.claimed();
+            self.leased = None;
+            return looked;
+        }
+        Looked { wakes: WakeList::new(), spent: Vec::new() }
     }
 
     /// Takes back all promises that were not used; whether there is room then.
@@ -122,7 +227,8 @@ impl<T> State<T> {
         if self.closed || self.senders.has_any() {
             return;
         }
-        let free = self.capacity.saturating_sub(self.buffer.len() + self.reserved);
+        self.look();
+        let free = self.capacity.saturating_sub(self.buffer.len() + self.leased() + self.reserved);
         let free = u32::try_from(free).unwrap_or(u32::MAX);
         let index = self.promised.iter().position(|promised| Arc::ptr_eq(&promised.to, to));
         let index = index.unwrap_or_else(|| {
@@ -156,7 +262,9 @@ impl<T> State<T> {
         if low {
             self.promise(to, target);
         }
-        Ok(Wakes { one, all: self.drained() })
+        let mut all = WakeList::new();
+        self.drained(&mut all);
+        Ok(Wakes { one, all })
     }
 
     /// A value that was sent on this promise cannot be had.
@@ -167,7 +275,9 @@ impl<T> State<T> {
             promised.slots -= 1;
             self.reserved -= 1;
         }
-        self.let_in()
+        let mut wakes = WakeList::new();
+        self.let_in(&mut wakes);
+        wakes
     }
 
     /// Nothing more arrives on this promise: its slots are free.
@@ -178,12 +288,14 @@ impl<T> State<T> {
         let promised = self.promised.swap_remove(index);
         promised.to.take_back();
         self.reserved -= promised.slots as usize;
-        self.let_in()
+        let mut wakes = WakeList::new();
+        self.let_in(&mut wakes);
+        wakes
     }
 
     /// Slots have become free without a receive: lets senders in, and whoever waits for the end of a closed channel out.
-    fn let_in(&mut self) -> WakeList<T> {
-        let mut wakes = self.drained();
+    fn let_in(&mut self, wakes: &mut WakeList<T>) {
+        self.drained(wakes);
         while self.has_room() {
             let Some(mut sender) = self.senders.pop() else { break };
             let value = sender.take();
@@ -195,23 +307,21 @@ impl<T> State<T> {
             }
             wakes.push(sender);
         }
-        wakes
     }
 
     /// Receivers that waited for the last values of a closed channel, if there are none.
-    fn drained(&mut self) -> WakeList<T> {
-        let mut wakes = WakeList::new();
+    fn drained(&mut self, wakes: &mut WakeList<T>) {
         if self.closed && self.reserved == 0 {
             while let Some(receiver) = self.receivers.pop() {
                 wakes.push(receiver);
             }
         }
-        wakes
     }
 
     #[inline]
     pub(crate) fn recv(&mut self) -> Received<T> {
-        if let Some(value) = self.buffer.pop_front() {
+        let leased = self.leased.as_mut().and_then(|leased| leased.claim(&mut self.buffer));
+        if let Some(value) = leased.or_else(|| self.buffer.pop_front()) {
             // More than `capacity` can be held after `put_back`: then no sender gets in yet.
             let room = self.has_room();
             let sender = if room { self.senders.pop() } else { None };
@@ -222,7 +332,8 @@ impl<T> State<T> {
             return Received::Value(value, wake);
         }
         if let Some(mut sender) = self.senders.pop() {
-            debug_assert!(self.capacity == 0 || self.reserved > 0, "a sender waited beside free room");
+            let unknown = self.reserved > 0 || self.leased.is_some();
+            debug_assert!(self.capacity == 0 || unknown, "a sender waited beside free room");
             let value = sender.take();
             return Received::Value(value, Some(sender.wake_later()));
         }
@@ -236,6 +347,9 @@ impl<T> State<T> {
         if let Some(mut receiver) = self.receivers.pop() {
             receiver.put(value);
             return Some(receiver.wake_later());
+        }
+        if let Some(leased) = &mut self.leased {
+            leased.take_back(&mut self.buffer);
         }
         self.buffer.push_front(value);
         None
@@ -251,7 +365,8 @@ impl<T> State<T> {
             self.take_back();
         }
         // Receivers find no value in their node, senders find theirs still there: both know by that.
-        let mut wakes = self.drained();
+        let mut wakes = WakeList::new();
+        self.drained(&mut wakes);
         while let Some(sender) = self.senders.pop() {
             wakes.push(sender);
         }
@@ -259,8 +374,14 @@ impl<T> State<T> {
     }
 
     /// Takes out everything that is buffered, to be dropped after unlocking.
-    pub(crate) fn drain(&mut self) -> VecDeque<T> {
-        std::mem::take(&mut self.buffer)
+    pub(crate) fn drain(&mut self) -> (VecDeque<T>, Vec<T>) {
+        if let Some(leased) = &mut self.leased {
+            leased.take_back(&mut self.buffer);
+        }
+        (
+            std::mem::take(&mut self.buffer),
+            self.leased.as_mut().map_or_else(Vec::new, |leased| leased.spent()),
+        )
     }
 
     pub(crate) fn is_closed(&self) -> bool {
@@ -268,7 +389,8 @@ impl<T> State<T> {
     }
 
     pub(crate) fn len(&self) -> usize {
-        if self.tick { 0 } else { self.buffer.len() }
+        let leased = self.leased.as_ref().map_or(0, |leased| leased.len_now());
+        if self.tick { 0 } else { leased + self.buffer.len() }
     }
 
     pub(crate) fn capacity(&self) -> usize {
@@ -276,6 +398,6 @@ impl<T> State<T> {
     }
 
     pub(crate) fn buffered(&self) -> impl Iterator<Item = &T> {
-        self.buffer.iter()
+        self.leased.iter().flat_map(|leased| leased.all()).chain(&self.buffer)
     }
 }

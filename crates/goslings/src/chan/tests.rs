@@ -189,3 +189,274 @@ fn a_closed_channel_is_drained_when_nothing_is_on_its_way() {
     chan.call_off(&promise);
     assert!(matches!(chan.try_recv(), Err(TryRecvError::Closed)));
 }
+
+/// The count of a lease, as memory that processes share would have it.
+#[derive(Default)]
+struct Count {
+    claimed: std::sync::atomic::AtomicU64,
+    told: std::sync::atomic::AtomicBool,
+}
+
+impl super::Lease for Count {
+    fn claimed(&self) -> u64 {
+        // Ordering: SeqCst. The simplest.
+        self.claimed.load(std::sync::atomic::Ordering::SeqCst)
+    }
+
+    fn claim(&self, number: u64) -> bool {
+        use std::sync::atomic::Ordering::SeqCst;
+        // Ordering: SeqCst. The simplest.
+        self.claimed.compare_exchange(number, number + 1, SeqCst, SeqCst).is_ok()
+    }
+
+    fn take_back(&self, end: u64) -> u64 {
+        // Ordering: SeqCst. The simplest.
+        self.claimed.swap(end, std::sync::atomic::Ordering::SeqCst)
+    }
+
+    fn tell(&self) {
+        // Ordering: SeqCst. The simplest.
+        self.told.store(true, std::sync::atomic::Ordering::SeqCst);
+    }
+}
+
+type Shared = (Arc<Count>, Arc<dyn super::Lease>);
+
+fn lease() -> Shared {
+    let count = Arc::new(Count::default());
+    (count.clone(), count)
+}
+
+/// What is shown of values from `number` on, at most `most`, of those that are below 100.
+fn shown(chan: &Chan<u32>, lease: &Arc<dyn super::Lease>, number: u64, most: usize) -> Vec<(u64, u32)> {
+    let mut found = Vec::new();
+    let spent = chan.lease(
+        lease,
+        number,
+        |&value| value < 100,
+        |number, &value| {
+            found.push((number, value));
+            found.len() < most
+        },
+    );
+    drop(spent);
+    found
+}
+
+#[test]
+fn leased_values_are_received_in_order_here_and_there() {
+    use super::Lease;
+    let (count, lease) = lease();
+    let chan = Chan::new(8);
+    for value in 0..6 {
+        chan.try_send(value).expect("room");
+    }
+    assert_eq!(shown(&chan, &lease, 0, 4), [(0, 0), (1, 1), (2, 2), (3, 3)]);
+    assert_eq!(chan.len(), 6);
+    assert!(count.claim(0), "there");
+    assert!(!count.claim(0), "once");
+    assert_eq!((chan.len(), chan.try_recv()), (5, Ok(1)));
+    assert!(!count.claim(1), "received here");
+    assert!(count.claim(2), "there again");
+    assert_eq!(chan.claimed().len(), 2, "what others received is given out to be dropped");
+    let rest: Vec<_> = std::iter::from_fn(|| chan.try_recv().ok()).collect();
+    assert_eq!(rest, [3, 4, 5]);
+    assert_eq!(shown(&chan, &lease, 4, 4), []);
+    chan.try_send(6).expect("room");
+    assert_eq!(shown(&chan, &lease, 2, 4), [(4, 6)], "numbers are those of leased values");
+}
+
+#[test]
+fn who_joins_later_is_shown_what_nobody_has_claimed() {
+    use super::Lease;
+    let (count, lease) = lease();
+    let chan = Chan::new(8);
+    for value in 0..6 {
+        chan.try_send(value).expect("room");
+    }
+    assert_eq!(shown(&chan, &lease, 0, 2).len(), 2);
+    assert!(count.claim(0));
+    assert_eq!(shown(&chan, &lease, 0, 8), [(1, 1), (2, 2), (3, 3), (4, 4), (5, 5)]);
+}
+
+#[test]
+fn a_value_that_does_not_fit_stays_and_so_does_what_is_behind_it() {
+    use super::Lease;
+    let (count, lease) = lease();
+    let chan = Chan::new(8);
+    for value in [1, 200, 2] {
+        chan.try_send(value).expect("room");
+    }
+    assert_eq!(shown(&chan, &lease, 0, 8), [(0, 1)]);
+    assert!(count.claim(0));
+    assert_eq!(shown(&chan, &lease, 1, 8), []);
+    assert_eq!(chan.try_recv(), Ok(200));
+    assert_eq!(shown(&chan, &lease, 1, 8), [(1, 2)]);
+}
+
+#[test]
+fn claims_make_room_for_who_waits_and_nobody_passes_him() {
+    use super::Lease;
+    let (count, lease) = lease();
+    let chan = Arc::new(Chan::new(2));
+    chan.try_send(0).expect("room");
+    chan.try_send(1).expect("room");
+    assert_eq!(shown(&chan, &lease, 0, 2).len(), 2);
+    let sender = Arc::clone(&chan);
+    let waits = std::thread::spawn(move || sender.send(2, Wait::Forever).expect("open"));
+    while !chan.state.lock().senders.has_any() {
+        std::thread::yield_now();
+    }
+    assert!(count.told.swap(false, std::sync::atomic::Ordering::SeqCst), "who waits asks to be told");
+    assert!(count.claim(0));
+    assert_eq!(chan.len(), 1);
+    assert!(chan.try_send(3).is_err(), "behind the one that waits");
+    drop(chan.claimed());
+    waits.join().expect("no panic");
+    assert_eq!(chan.len(), 2);
+    assert!(count.claim(1));
+    chan.try_send(3).expect("nobody waits: room is found at once");
+    assert_eq!(std::iter::from_fn(|| chan.try_recv().ok()).collect::<Vec<_>>(), [2, 3]);
+}
+
+#[test]
+fn what_is_put_back_comes_before_what_is_leased() {
+    use super::Lease;
+    let (count, lease) = lease();
+    let chan = Chan::new(8);
+    for value in 0..4 {
+        chan.try_send(value).expect("room");
+    }
+    assert_eq!(shown(&chan, &lease, 0, 3).len(), 3);
+    let first = chan.try_recv().expect("there is one");
+    chan.put_back(first);
+    assert!(!count.claim(1) && !count.claim(2), "copies that were shown are worth nothing now");
+    assert_eq!(shown(&chan, &lease, 1, 8), [(3, 0), (4, 1), (5, 2), (6, 3)]);
+    assert!(count.claim(3));
+    assert_eq!(std::iter::from_fn(|| chan.try_recv().ok()).collect::<Vec<_>>(), [1, 2, 3]);
+}
+
+#[test]
+fn a_closed_channel_is_drained_when_all_that_was_leased_is_claimed() {
+    use super::Lease;
+    let (count, lease) = lease();
+    let chan = Chan::new(8);
+    chan.try_send(0).expect("room");
+    chan.try_send(1).expect("room");
+    assert_eq!(shown(&chan, &lease, 0, 8).len(), 2);
+    chan.close().expect("once");
+    assert!(count.claim(0));
+    assert_eq!(chan.try_recv(), Ok(1));
+    assert_eq!(chan.try_recv(), Err(TryRecvError::Closed));
+    drop(chan.end_lease(&lease));
+    assert_eq!(chan.try_recv(), Err(TryRecvError::Closed));
+}
+
+#[test]
+fn the_end_of_a_lease_leaves_what_nobody_claimed() {
+    use super::Lease;
+    let (count, lease) = lease();
+    let chan = Chan::new(8);
+    for value in 0..4 {
+        chan.try_send(value).expect("room");
+    }
+    assert_eq!(shown(&chan, &lease, 0, 3).len(), 3);
+    assert!(count.claim(0));
+    assert_eq!(chan.end_lease(&lease).len(), 1);
+    assert!(!count.claim(1), "it is over");
+    assert_eq!(std::iter::from_fn(|| chan.try_recv().ok()).collect::<Vec<_>>(), [1, 2, 3]);
+    let (_, another) = self::lease();
+    chan.try_send(9).expect("room");
+    assert_eq!(shown(&chan, &another, 0, 8), [(0, 9)], "another one may begin");
+}
+
+#[test]
+fn a_count_that_cannot_be_ends_the_lease_and_loses_nothing() {
+    for nonsense in [1_u64 << 40, 5] {
+        let (count, lease) = lease();
+        let chan = Chan::new(8);
+        for value in 0..4 {
+            chan.try_send(value).expect("room");
+        }
+        assert_eq!(shown(&chan, &lease, 0, 3).len(), 3);
+        // Ordering: SeqCst. The simplest.
+        count.claimed.store(nonsense, std::sync::atomic::Ordering::SeqCst);
+        assert_eq!(shown(&chan, &lease, 3, 8), []);
+        assert_eq!(std::iter::from_fn(|| chan.try_recv().ok()).collect::<Vec<_>>(), [0, 1, 2, 3]);
+        // Ordering: SeqCst. The simplest.
+        count.claimed.store(0, std::sync::atomic::Ordering::SeqCst);
+        assert_eq!(chan.len(), 0);
+    }
+}
+
+#[expect(clippy::disallowed_types, reason = "what a link is elsewhere")]
+type Copies = std::sync::Mutex<std::collections::VecDeque<(u64, u32)>>;
+
+#[test]
+fn claims_from_many_threads_beside_receives_and_sends_lose_nothing() {
+    use super::Lease;
+    let (count, lease) = lease();
+    let chan = Arc::new(Chan::new(16));
+    let told = Arc::new(Chan::<()>::new(1));
+    let number = 4000_u32;
+    let copies = Arc::new(Copies::default());
+    let claimers: Vec<_> = (0..2)
+        .map(|_| {
+            let (count, copies, told) = (Arc::clone(&count), Arc::clone(&copies), Arc::clone(&told));
+            std::thread::spawn(move || {
+                let mut mine = Vec::new();
+                loop {
+                    let mut copies = copies.lock().expect("no panic");
+                    match copies.front().copied() {
+                        Some((_, u32::MAX)) => return mine,
+                        Some((number, value)) if count.claim(number) => {
+                            copies.pop_front();
+                            drop(copies);
+                            mine.push(value);
+                            if count.told.swap(false, std::sync::atomic::Ordering::SeqCst) {
+                                let _ = told.try_send(());
+                            }
+                        }
+                        Some((number, _)) if number < count.claimed() => drop(copies.pop_front()),
+                        _ => {
+                            drop(copies);
+                            let _ = told.try_send(());
+                            std::thread::yield_now();
+                        }
+                    }
+                }
+            })
+        })
+        .collect();
+    let receiver = Arc::clone(&chan);
+    let here = std::thread::spawn(move || {
+        let mut mine = Vec::new();
+        while let Ok(value) = receiver.recv(Wait::Forever) {
+            mine.push(value);
+        }
+        mine
+    });
+    let home = {
+        let (chan, copies, told) = (Arc::clone(&chan), Arc::clone(&copies), Arc::clone(&told));
+        std::thread::spawn(move || {
+            let mut next = 0;
+            while told.recv(Wait::Forever).is_ok() {
+                let shown = self::shown(&chan, &lease, next, 8);
+                next = shown.last().map_or(next, |(number, _)| number + 1);
+                copies.lock().expect("no panic").extend(shown);
+            }
+        })
+    };
+    for value in 0..number {
+        chan.send(value % 100, Wait::Forever).expect("open");
+    }
+    chan.close().expect("once");
+    let mut sum = here.join().expect("no panic").len();
+    copies.lock().expect("no panic").push_front((u64::MAX, u32::MAX));
+    told.close().expect("once");
+    home.join().expect("no panic");
+    for claimer in claimers {
+        sum += claimer.join().expect("no panic").len();
+    }
+    assert_eq!(sum, number as usize);
+}
