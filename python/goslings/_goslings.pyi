@@ -183,8 +183,8 @@ class _Lease:
 class _Claims:
     """Copies of values of a channel of another process, and the count by which they are claimed.
 
-    `more` is sent over `link` when home is to be told that something was claimed; if there is no room, `ring()` is called.
-    `unpack(packed)` makes a value.
+    `more` is sent over `link` when home is to be told that something was claimed; if there is no room, `ring()` is
+    called. `unpack(packed)` makes a value.
     """
 
     def __new__(
