@@ -32,6 +32,9 @@ Payload = tuple[Any, Sequence[Any], int]
 PLAIN = frozenset({bool, bytes, float, int, str, type(None)})
 """Types without parts, and without a way to fail."""
 
+_FLAT = 64
+"""So many parts are looked at to find out that they are plain."""
+
 _LARGE = 1 << 16
 """From how many bytes on a pickle travels as a buffer of its own."""
 
@@ -64,9 +67,21 @@ def dumps(value: Any, reduce: Reducer, where: str, fds: list[int]) -> Payload:
     """
     if type(value) in PLAIN and (type(value) not in (bytes, str) or len(value) < _LARGE):
         return pickle.dumps(value, 5), (), 0
+    if _is_flat(value):
+        data = pickle.dumps(value, 5)
+        if len(data) <= _LARGE:
+            return data, (), 0
     # Not a bytearray: it may change before this is sent, if it has to wait.
     whole = _Whole(value) if type(value) is bytes else value
     return _dumps(whole, reduce, [(where, value)], fds)
+
+
+def _is_flat(value: Any) -> bool:
+    """Whether it is a short list, tuple or dict of plain values: pickle's C code alone takes that, ten times faster."""
+    kind = type(value)
+    if kind not in (dict, list, tuple) or len(value) > _FLAT or not PLAIN.issuperset(map(type, value)):
+        return False
+    return kind is not dict or PLAIN.issuperset(map(type, value.values()))
 
 
 def dumps_call(fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any], reduce: Reducer, fds: list[int]) -> Payload:
