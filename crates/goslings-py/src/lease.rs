@@ -31,7 +31,7 @@ use std::sync::{Arc, PoisonError};
 type Leaf<T> = std::sync::Mutex<T>;
 
 /// So many bytes of copies go at once, about.
-const BATCH_BYTES: usize = 48 * 1024;
+const BATCH_BYTES: usize = 24 * 1024;
 /// Plain values of more bytes are not copied ahead.
 const LARGE: usize = 4096;
 /// What an object counts whose pickle nobody has seen yet.
@@ -300,6 +300,9 @@ impl PyClaims {
 
     /// Copies have come; the first has this number. `packed`: which are to be unpickled. Never blocks.
     fn add(&self, first: u64, values: &Bound<'_, PyList>, packed: Vec<usize>) {
+        if first.checked_add(values.len() as u64).is_none() {
+            return; // nonsense: home is asked for what comes next
+        }
         let mut came: Vec<Copied> = Vec::with_capacity(values.len());
         for (value, number) in values.iter().zip(first..) {
             came.push(Copied { number, value: value.unbind(), packed: false });

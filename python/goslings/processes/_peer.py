@@ -73,6 +73,8 @@ _LEASE_MOST = 256
 _LEASE_BYTES = 4096
 """Pickles of more bytes are not copied ahead; and for so many receives nothing else that has to be pickled."""
 _LEASE_PAUSE = 64
+_LEASE_TOTAL = 16384
+"""So many bytes of pickles go at once, and one more."""
 
 _peers: weakref.WeakValueDictionary[tuple[int, int], Peer] = weakref.WeakValueDictionary()
 
@@ -505,7 +507,11 @@ class Peer:
                 if self._exports.get(number) is not lent:
                     return
                 begins = lent.lease is None
-                lease = lent.lease = lent.lease or _leases.join(lent.channel, lent)
+                try:
+                    lease = lent.lease = lent.lease or _leases.join(lent.channel, lent)
+                except (OSError, MemoryError):
+                    lent.receives = 0  # no memory: another time
+                    return
             if begins:
                 self.post((_messages.LEASE, number), False, [lease.segment.fileno()])
         self._copy_ahead(number, lent)
@@ -525,15 +531,21 @@ class Peer:
         lent.copied = first + len(values)
         packed = [] if plain else self._pack_ahead(lent, first, values)
         if values:
-            self.post((_messages.LEASED, number, first, values, packed))
+            with contextlib.suppress(OSError, MemoryError):  # they are here, and can be asked for
+                self.post((_messages.LEASED, number, first, values, packed))
 
     def _pack_ahead(self, lent: Lent, first: int, values: list[Any]) -> list[int]:
         """Pickles those that need it, in their places, up to the first that has to be asked for. Which these are."""
         packed: list[int] = []
         fds: list[int] = []
+        size = 0
         for place, value in enumerate(values):
             if type(value) in _pickle.PLAIN:
                 continue
+            if size > _LEASE_TOTAL:
+                del values[place:]
+                lent.copied = first + place
+                break
             try:
                 data, buffers, _ = _pickle.dumps(value, _refuse, "value", fds)
             except Exception:
@@ -545,6 +557,7 @@ class Peer:
                 break
             values[place] = data
             packed.append(place)
+            size += len(data)
         return packed
 
     def _on_lease(self, fds: list[int], number: int) -> None:
@@ -552,7 +565,8 @@ class Peer:
         if origin is not None:
             more = b"".join(_messages.encode((_messages.MORE, number), False))
             ring = functools.partial(self.post, (_messages.MORE, number))
-            origin.claims = _Claims(Segment.from_fd(fds.pop()), self._link, more, ring, self._unpack_ahead)
+            with contextlib.suppress(OSError, MemoryError):  # without the page everything is asked for
+                origin.claims = _Claims(Segment.from_fd(fds.pop()), self._link, more, ring, self._unpack_ahead)
 
     def _on_leased(self, fds: list[int], number: int, first: int, values: list[Any], packed: list[int]) -> None:
         origin = self._imports.get(number)
