@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -280,6 +281,32 @@ def test_what_belonged_to_the_dead_is_closed_when_they_are_reaped(start: Any) ->
             for _ in range(rounds):
                 one()
             until(lambda: held_open() <= before, SECONDS)
+    finally:
+        gc.enable()
+
+
+@pytest.mark.skipif(
+    not getattr(sys, "_is_gil_enabled", lambda: True)(),
+    reason="without a GIL the last reference may be known late, on a worker that sleeps",
+)
+def test_a_dead_worker_is_no_work_for_the_collector() -> None:
+    """What was raised keeps no frame that keeps what was raised."""
+    gc.collect()
+    gc.disable()
+    try:
+        with Processes(1) as workers:
+            for by_call in (True, False):
+                workers.go(abs, 1).result(SECONDS)
+                (worker,) = workers._workers
+                left = weakref.ref(worker), weakref.ref(worker.peer)
+                made = None if by_call else workers.go(lambda: goslings.chan()).result(SECONDS)
+                goroutine = workers.go(time.sleep, 600) if made is None else go(made.recv)
+                until(lambda worker=worker: worker.calls or worker.peer._operations, SECONDS)
+                worker.process.kill()
+                with pytest.raises(WorkerDied):
+                    goroutine.result(SECONDS)
+                del worker, goroutine, made
+                until(lambda left=left: [ref() for ref in left] == [None, None], SECONDS)
     finally:
         gc.enable()
 

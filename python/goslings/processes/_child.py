@@ -80,6 +80,8 @@ class Call:
         finally:
             for fd in fds:
                 os.close(fd)
+            # Its traceback refers to this frame: the two would keep the worker until the collector comes.
+            how = cancelled = None
 
     def stop(self, message: tuple[Any, ...]) -> None:
         """Asks the worker to cancel it."""

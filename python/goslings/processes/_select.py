@@ -452,8 +452,12 @@ def _cancel_again(error: BaseException) -> None:
 
 
 def _checked(outcome: Outcome) -> Outcome:
-    if outcome.error is not None:
-        raise outcome.error
+    error, outcome.error = outcome.error, None
+    if error is not None:
+        try:
+            raise error
+        finally:
+            error = None  # its traceback refers to this frame
     if outcome.receipt is not None:
         outcome.receipt.taken()
     return outcome
