@@ -1,6 +1,6 @@
 """Processes: messages, arrays and calls, beside multiprocessing, in turns in one run.
 
-python bench/processes.py [small|array|cpu|calls] [--rounds N]
+python bench/processes.py [small|queues|array|cpu|calls] [--rounds N]
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import argparse
 import multiprocessing
 import statistics
 import sys
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -109,6 +110,84 @@ def small(rounds: int) -> None:
         for rival in ("queue", "pipe"):
             ratio = statistics.median(found[rival]) / statistics.median(found[name])
             print(f"small {name}: {ratio:.1f} times the rate of multiprocessing's {rival}")
+
+
+# The drop-in's queues
+
+
+def put_many(queue: Any, gate: Any, rounds: int, number: int) -> None:
+    for _ in range(rounds):
+        gate.recv()
+        for _ in range(number):
+            queue.put(MESSAGE)
+
+
+def take_many(queue: Any, gate: Any, rounds: int, number: int) -> None:
+    for _ in range(rounds):
+        for _ in range(number):
+            queue.get()
+        gate.send(1)
+
+
+def queues(rounds: int) -> None:
+    """Plain threads and processes, 100 bytes an item: queues of compat.multiprocessing beside the library's."""
+    from goslings.compat import multiprocessing as ours
+
+    number = 5_000
+    for kind in ("Queue", "SimpleQueue", "JoinableQueue"):
+        found: dict[str, dict[str, float]] = {}
+        measures: dict[str, list[Callable[[], None]]] = {}
+        ends: list[Callable[[], None]] = []
+        for name, module in (("library", multiprocessing), ("ours", ours)):
+            context: Any = module.get_context("spawn")
+            inside, there, back = (getattr(context, kind)() for _ in range(3))
+            go_on, far_go_on = context.Pipe()
+            came, far_came = context.Pipe()
+            children = [
+                context.Process(target=put_many, args=(back, far_go_on, rounds, number)),
+                context.Process(target=take_many, args=(there, far_came, rounds, number)),
+            ]
+            for child in children:
+                child.start()
+
+            def one_thread(queue: Any = inside) -> None:
+                for _ in range(number):
+                    queue.put(MESSAGE)
+                    queue.get()
+
+            def two_threads(queue: Any = inside) -> None:
+                thread = threading.Thread(target=lambda: [queue.put(MESSAGE) for _ in range(number)])
+                thread.start()
+                for _ in range(number):
+                    queue.get()
+                thread.join()
+
+            def from_child(queue: Any = back, gate: Any = go_on) -> None:
+                gate.send(1)
+                for _ in range(number):
+                    queue.get()
+
+            def to_child(queue: Any = there, gate: Any = came) -> None:
+                for _ in range(number):
+                    queue.put(MESSAGE)
+                gate.recv()
+
+            measures[name] = [one_thread, two_threads, from_child, to_child]
+            ends += [child.join for child in children]
+        for _ in range(rounds):
+            for name, functions in measures.items():
+                for function in functions:
+                    took = timed(function) / number
+                    rates = found.setdefault(function.__name__, {})
+                    rates[name] = min(took, rates.get(name, took))
+        for end in ends:
+            end()
+        for what, rates in found.items():
+            ratio = rates["library"] / rates["ours"]
+            print(
+                f"queues {kind:14} {what:12} {rates['ours'] * 1e6:8.2f} us an item, library"
+                f" {rates['library'] * 1e6:8.2f}: {ratio:.2f} times its rate"
+            )
 
 
 # 64 MiB there and back
@@ -233,11 +312,11 @@ def calls(rounds: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", nargs="*", choices=["small", "array", "cpu", "calls"])
+    parser.add_argument("what", nargs="*", choices=["small", "queues", "array", "cpu", "calls"])
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     print(f"Python {sys.version.split()[0]}, GIL {'on' if sys._is_gil_enabled() else 'off'}")
-    for what in options.what or ["small", "array", "cpu", "calls"]:
+    for what in options.what or ["small", "queues", "array", "cpu", "calls"]:
         globals()[what](options.rounds)
 
 

@@ -37,6 +37,9 @@ TAGS = ("3.14t", "3.14", "3.13t", "3.13")
 LAYER: bool | str = True
 """What "patched" means: true is `goslings.patch()`; see tests/suites/child.py."""
 
+ENVIRONMENT: dict[str, str] = {}
+"""What a child gets besides, and all that it starts, if it is "patched"."""
+
 CASE_SECONDS = 90.0
 """A case that takes longer hangs."""
 
@@ -69,7 +72,7 @@ class Child:
             stderr=subprocess.STDOUT,
             pass_fds=[theirs],
             cwd=self._folder.name,
-            env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+            env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **(ENVIRONMENT if patched else {})},
             start_new_session=True,
         )
         os.close(theirs)

@@ -70,8 +70,10 @@ __all__ = [
     "_put_back",
     "_recv_idle",
     "_recv_outside",
+    "_recv_packet",
     "_retry",
     "_selected",
+    "_send_packet",
     "_set_slice_ms",
     "_set_warn_ms",
     "_stacks",
@@ -1452,6 +1454,19 @@ def _wait_fd_here(fd: FileDescriptorLike, write: bool, timeout: float | None = N
 
 def _own_locals() -> None:
     """From now on goroutines that begin have thread-local data of their own."""
+
+def _send_packet(fd: int, data: Buffer, file: int | None = None, /) -> bool:
+    """Sends a packet, with the descriptor `file` if that is given; returns whether there was room. Never blocks.
+
+    Raises BrokenPipeError if nobody can receive it any more, and other kinds of OSError.
+    """
+
+def _recv_packet(fd: int, look: int = 0, /) -> bytes | int | None:
+    """The next packet, as bytes; or the descriptor that came with it, which is the caller's; None if there is none yet.
+
+    `look`: for how many microseconds to look again and again if there is none, detached. Raises EOFError at the end,
+    OSError with EMFILE if a descriptor came and this process can have no more.
+    """
 
 def _recv_outside[T](ch: chan[T], timeout: float | None = None) -> T:
     """Receives for a queue of the standard library: a thread that waits does not count for deadlocks."""

@@ -3,7 +3,8 @@
 Reads from stdin a JSON object: `module` ("test.test_queue"), `patched`, and `cases` (names without the module) or null,
 which only lists them. Writes JSON lines to the file descriptor that is the first argument: `["start", case]`,
 `["end", case, outcome, detail]`, `["cases", [...]]`. If `patched` is true, everything happens in a goroutine after
-`goslings.patch()`; if it is "multiprocessing", the tests find `goslings.compat.multiprocessing` under that name.
+`goslings.patch()`; if it is "multiprocessing", the tests find `goslings.compat.multiprocessing` under that name, by
+`children/sitecustomize.py`, and so do the processes that they start.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import faulthandler
 import importlib
 import json
 import os
+import signal
 import sys
 import unittest
 from collections.abc import Callable, Iterator
@@ -64,31 +66,15 @@ class Outcome(unittest.TestResult):
         self._note("fail", "unexpected success")
 
 
-def exchange_multiprocessing() -> None:
-    """From now on an import of multiprocessing, or of one of its modules, finds ours."""
-    import multiprocessing
-    import pkgutil
-
-    from goslings.compat import multiprocessing as ours
-
-    # First the library's own modules, which keep their names: they refer to each other, and to pickles, by these. The
-    # tests reach ours as attributes of the package.
-    for found in pkgutil.iter_modules(multiprocessing.__path__):
-        if "win32" not in found.name:
-            importlib.import_module(f"multiprocessing.{found.name}")
-    sys.modules["multiprocessing"] = ours
-
-
 def main() -> None:
     out = os.fdopen(int(sys.argv[1]), "w", buffering=1)
     os.set_inheritable(out.fileno(), False)
     faulthandler.enable()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which may be ignored where the suites were started
     asked = json.load(sys.stdin)
     sys.stdin.close()
     sys.stdin = open(os.devnull)
-    if asked["patched"] == "multiprocessing":
-        exchange_multiprocessing()
-    elif asked["patched"]:
+    if asked["patched"] is True:
         import goslings
 
         goslings.patch()

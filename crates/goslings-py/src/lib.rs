@@ -37,6 +37,8 @@ mod net;
 mod once;
 #[expect(unsafe_code, reason = "calls of the system")]
 mod orphan;
+#[expect(unsafe_code, reason = "numbers of descriptors")]
+mod packet;
 mod patched;
 #[allow(dead_code, reason = "streams and leases come to use it")]
 #[expect(unsafe_code, reason = "a number that the interpreter reads")]
@@ -116,6 +118,8 @@ mod module {
     };
     #[pymodule_export]
     use crate::orphan::end_with;
+    #[pymodule_export]
+    use crate::packet::{recv_packet, send_packet};
     #[pymodule_export]
     use crate::patched::{PyPatched, can_park, sleep_here, wait_fd_here};
     #[pymodule_export]

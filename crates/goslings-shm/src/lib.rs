@@ -56,7 +56,7 @@ pub use ring::{Garbage, Source};
 #[cfg(not(loom))]
 pub use segment::Segment;
 #[cfg(not(loom))]
-pub use socket::FDS_MAX;
+pub use socket::{Came, FDS_MAX, recv as recv_with_fds, send as send_with_fds};
 #[cfg(not(loom))]
 pub use spares::Spares;
 

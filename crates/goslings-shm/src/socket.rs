@@ -13,13 +13,14 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 pub const FDS_MAX: usize = 252;
 
 /// What has come.
-pub(crate) struct Came {
+#[derive(Debug)]
+pub struct Came {
     /// How many bytes; 0 at the end.
-    pub(crate) bytes: usize,
+    pub bytes: usize,
     /// The descriptors of one message of the other side, at most: the system does not join those of two.
-    pub(crate) fds: Vec<OwnedFd>,
+    pub fds: Vec<OwnedFd>,
     /// Whether some were lost on the way: this process may have no more.
-    pub(crate) lost: bool,
+    pub lost: bool,
 }
 
 const SEND: SendFlags = SendFlags::DONTWAIT.union(SendFlags::NOSIGNAL);
@@ -37,7 +38,10 @@ pub(crate) fn ring(socket: BorrowedFd<'_>) -> bool {
 }
 
 /// Sends `bytes` together with descriptors: all or nothing, if there are few bytes.
-pub(crate) fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Result<usize, Errno> {
+///
+/// # Errors
+/// The system's.
+pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Result<usize, Errno> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX + 1))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
@@ -52,7 +56,10 @@ pub(crate) fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>])
 }
 
 /// Receives what there is, at most `into`, and at most the descriptors of one message.
-pub(crate) fn recv(socket: BorrowedFd<'_>, into: &mut [u8]) -> Result<Came, Errno> {
+///
+/// # Errors
+/// The system's.
+pub fn recv(socket: BorrowedFd<'_>, into: &mut [u8]) -> Result<Came, Errno> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX + 1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let flags = RecvFlags::DONTWAIT.union(RecvFlags::CMSG_CLOEXEC);

@@ -24,7 +24,7 @@ import cloudpickle
 
 from goslings.processes import _messages
 
-__all__ = ["Payload", "dumps", "dumps_call", "is_large", "loads", "received"]
+__all__ = ["Payload", "dumps", "dumps_call", "dumps_whole", "is_large", "loads", "received"]
 
 Payload = tuple[Any, Sequence[Any], int]
 """A pickled value: the pickle, its buffers, and how many descriptors belong to it."""
@@ -44,8 +44,11 @@ Reducer = Callable[[Any], Any]
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no types
     """cloudpickle's, with what `reduce` says of an object first."""
 
-    def __init__(self, file: io.BytesIO, buffers: list[pickle.PickleBuffer], reduce: Reducer, fds: list[int]) -> None:
-        super().__init__(file, protocol=5, buffer_callback=buffers.append)
+    def __init__(
+        self, file: io.BytesIO, buffers: list[pickle.PickleBuffer] | None, reduce: Reducer, fds: list[int] | None
+    ) -> None:
+        """None for `buffers`: they go into the pickle; for `fds`: nothing travels with it."""
+        super().__init__(file, protocol=5, buffer_callback=None if buffers is None else buffers.append)
         self._reduce = reduce
         self._fds = fds
 
@@ -53,9 +56,10 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no
         reduced = self._reduce(obj)
         if reduced is not None:
             return reduced
-        own = getattr(type(obj), "_goslings_reduce", None)
-        if own is not None:
-            return own(obj, self._fds)
+        if self._fds is not None:
+            own = getattr(type(obj), "_goslings_reduce", None)
+            if own is not None:
+                return own(obj, self._fds)
         return super().reducer_override(obj)
 
 
@@ -106,6 +110,25 @@ class _Whole:
         return type(self._value), (pickle.PickleBuffer(self._value),)
 
 
+def dumps_whole(value: Any, reduce: Reducer, named: list[tuple[str, Any]]) -> bytes:
+    """Pickles `value` into one piece, for another machine. `named`: its parts, as errors call them."""
+    file = io.BytesIO()
+    try:
+        _Pickler(file, None, reduce, None).dump(value)
+    except Exception as error:
+        _explain(named, reduce, error)
+        raise
+    return file.getvalue()
+
+
+def _explain(named: list[tuple[str, Any]], reduce: Reducer, error: Exception) -> None:
+    """Raises what names the part that cannot be pickled, if it is found."""
+    for where, part in named:
+        problem = _failure(part, reduce)
+        if problem is not None:
+            raise _told(part, reduce, where, problem) from error
+
+
 def _dumps(value: Any, reduce: Reducer, named: list[tuple[str, Any]], fds: list[int]) -> Payload:
     file = io.BytesIO()
     buffers: list[pickle.PickleBuffer] = []
@@ -114,10 +137,7 @@ def _dumps(value: Any, reduce: Reducer, named: list[tuple[str, Any]], fds: list[
         _Pickler(file, buffers, reduce, fds).dump(value)
     except Exception as error:
         del fds[before:]
-        for where, part in named:
-            problem = _failure(part, reduce)
-            if problem is not None:
-                raise _told(part, reduce, where, problem) from error
+        _explain(named, reduce, error)
         raise
     data: Any = pickle.PickleBuffer(file.getbuffer()) if file.tell() > _LARGE else file.getvalue()
     return data, buffers, len(fds) - before
@@ -175,6 +195,8 @@ def _failure(value: Any, reduce: Reducer) -> Exception | None:
 
 def _parts(value: Any) -> Iterator[tuple[str, Any]]:
     """The parts of a value, and how they are written behind its name."""
+    if hasattr(type(value), "_goslings_remote"):
+        return  # a proxy: what it is made of is nobody's business
     if isinstance(value, dict):
         for key, part in value.items():
             yield f"[{key!r}]", part

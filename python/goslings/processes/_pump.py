@@ -59,6 +59,8 @@ def add(waiter: Any) -> int:
 def remove(number: int) -> None:
     """It has ended."""
     _waiting.pop(number, None)
+    if not _peers and not _waiting:
+        bell.ring()  # then the goroutine ends
 
 
 def ring() -> None:

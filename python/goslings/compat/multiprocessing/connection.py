@@ -12,8 +12,6 @@ into a memory file, whose descriptor travels instead.
 
 from __future__ import annotations
 
-import _socket
-import array
 import io
 import mmap
 import os
@@ -31,7 +29,7 @@ from multiprocessing.connection import answer_challenge as answer_challenge
 from multiprocessing.connection import deliver_challenge as deliver_challenge
 from typing import Any
 
-from goslings._goslings import _can_park, closing_fd, read_fd, wait_fd, write_fd
+from goslings._goslings import _can_park, _recv_packet, _send_packet, closing_fd, read_fd, wait_fd, write_fd
 from goslings.compat.multiprocessing._ready import ready
 
 __all__ = ["Client", "Connection", "Listener", "Pipe", "wait"]
@@ -42,9 +40,9 @@ class Connection(_std.Connection):
 
     _handle: Any
 
-    def _close(self) -> None:
-        closing_fd(self._handle)
-        os.close(self._handle)
+    def _close(self, _closing: Any = closing_fd, _close: Any = os.close) -> None:
+        _closing(self._handle)
+        _close(self._handle)
 
     def _send(self, buf: Any, write: Any = os.write) -> None:
         if not _can_park():
@@ -74,38 +72,27 @@ class Connection(_std.Connection):
 
 _PACKET = 32 * 1024
 """What is longer goes into a memory file."""
-_SPACE = socket.CMSG_SPACE(4)
-_SEND = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
-_RECV = int(socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC)
-_INLINE, _FILE = b"\0", b"\1"
+_LOOK = 30
+"""So many microseconds a thread looks whether something comes before it sleeps."""
+_VAIN = 3
+"""After so many looks in vain one after another only one in `_PROBE` waits begins with a look."""
+_PROBE = 16
 
 
 class Messages(Connection):
-    """One end of a socket that keeps messages whole. Any number of processes may use each end at a time."""
+    """One end of a socket that keeps messages whole. Any number of processes may use each end at a time.
 
-    def __init__(self, handle: int, readable: bool = True, writable: bool = True) -> None:
-        super().__init__(handle, readable, writable)
-        self._socket: Any = _socket.socket(fileno=self._handle)
-        self._socket.setblocking(True)  # whatever the default timeout of sockets is: each call says what it wants
+    No message is empty.
+    """
 
-    def _close(self) -> None:
-        closing_fd(self._handle)
-        self._socket.close()
-
-    def __del__(self) -> None:
-        if self._handle is not None:
-            self._socket.close()
-            self._handle = None
+    _vain = 0
 
     def try_send_bytes(self, data: Any) -> bool:
         """Sends a message if there is room; returns whether there was. Never blocks."""
-        try:
-            if len(data) <= _PACKET:
-                self._socket.sendmsg([_INLINE, data], (), _SEND)
-                return True
-            return self._try_send_file(data)
-        except BlockingIOError:
-            return False
+        self._check_closed()  # type: ignore[attr-defined]  # private: no stub
+        if len(data) <= _PACKET:
+            return _send_packet(self._handle, data)
+        return self._try_send_file(data)
 
     def _try_send_file(self, data: Any) -> bool:
         if self._full():
@@ -115,9 +102,7 @@ class Messages(Connection):
             view = memoryview(data)
             while view:
                 view = view[os.write(fd, view) :]
-            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))]
-            self._socket.sendmsg([_FILE], rights, _SEND)
-            return True
+            return _send_packet(self._handle, b"\0", fd)
         finally:
             os.close(fd)
 
@@ -130,26 +115,31 @@ class Messages(Connection):
         while not self.try_send_bytes(buf):
             ready(self._handle, True, None)
 
-    def try_recv_bytes(self) -> Any:
-        """The next message, as bytes or a mapping of them; None if there is none yet. Never blocks. Raises EOFError."""
+    def try_recv_bytes(self, look: int = 0) -> Any:
+        """The next message, as bytes or a mapping of them; None if there is none yet. Never blocks. Raises EOFError.
+
+        `look`: for how many microseconds to look for one.
+        """
+        self._check_closed()  # type: ignore[attr-defined]  # private: no stub
+        found = _recv_packet(self._handle, look)
+        if type(found) is not int:
+            return found
         try:
-            data, rights, _, _ = self._socket.recvmsg(_PACKET + 1, _SPACE, _RECV)
-        except BlockingIOError:
-            return None
-        except ConnectionResetError:
-            raise EOFError from None
-        if not data:
-            raise EOFError
-        if not rights:
-            return memoryview(data)[1:]
-        fd = array.array("i", rights[0][2])[0]
-        try:
-            return mmap.mmap(fd, 0, access=mmap.ACCESS_READ)
+            return mmap.mmap(found, 0, access=mmap.ACCESS_READ)
         finally:
-            os.close(fd)
+            os.close(found)
 
     def next_bytes(self, timeout: float | None = None) -> Any:
         """The next message; None if there was none for `timeout` seconds. Parks the goroutine, or blocks the thread."""
+        found = self.try_recv_bytes()
+        if found is not None:
+            return found
+        if not _can_park() and (self._vain < _VAIN or self._vain % _PROBE == 0):
+            found = self.try_recv_bytes(_LOOK)
+            if found is not None:
+                self._vain = 0
+                return found
+        self._vain += 1
         end = None if timeout is None else time.monotonic() + max(0.0, timeout)
         while (found := self.try_recv_bytes()) is None:
             left = None if end is None else max(0.0, end - time.monotonic())

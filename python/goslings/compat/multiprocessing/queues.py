@@ -1,7 +1,7 @@
 """Queues between processes: no feeder thread, no locks between processes, and goroutines that wait are parked.
 
 A queue is a socket that keeps messages whole (`connection.Messages`), whose two ends every process has that uses the
-queue, and a counter (`synchronize.Counter`): of free places if it is bounded, of items if not.
+queue; and if it is bounded a semaphore of free places, if not a number in shared memory, of items.
 
 `put` pickles at once and sends at once, if the socket has room. What has no room waits in this process, in order, and a
 goroutine sends it as others take; so `put` of an unbounded queue never waits, as in the standard library, and what is
@@ -10,9 +10,12 @@ left at the end of the process is sent before it ends, unless `cancel_join_threa
 
 from __future__ import annotations
 
+import copyreg
+import io
 import os
+import pickle
 import types
-from collections import deque
+from collections import ChainMap, deque
 from multiprocessing import context as _context
 from multiprocessing import reduction as _reduction
 from multiprocessing import util as _util
@@ -20,7 +23,7 @@ from queue import Empty as Empty
 from queue import Full as Full
 from typing import Any
 
-from goslings._goslings import Mutex, _outside_event, go
+from goslings._goslings import Mutex, Segment, _outside_event, go
 from goslings.compat.multiprocessing._ready import ready
 from goslings.compat.multiprocessing.connection import Messages, message_pair
 from goslings.compat.multiprocessing.synchronize import SEM_VALUE_MAX
@@ -28,6 +31,48 @@ from goslings.compat.multiprocessing.synchronize import SEM_VALUE_MAX
 __all__ = ["JoinableQueue", "Queue", "SimpleQueue"]
 
 _ForkingPickler: Any = _reduction.ForkingPickler
+_PLAIN = frozenset({bool, bytes, float, int, str, type(None)})
+"""Types that every pickler pickles alike."""
+_loads = pickle.loads
+_PAGE = 4096
+
+
+class _Pickler(pickle.Pickler):
+    """As the library's ForkingPickler, which makes a table of reducers for each value that it pickles."""
+
+    dispatch_table: Any = ChainMap[Any, Any](_ForkingPickler._extra_reducers, copyreg.dispatch_table)
+
+
+def _dumps(obj: Any) -> Any:
+    """What `ForkingPickler.dumps` makes."""
+    if type(obj) in _PLAIN:
+        return pickle.dumps(obj)
+    buffer = io.BytesIO()
+    _Pickler(buffer).dump(obj)
+    return buffer.getbuffer()
+
+
+class _Count:
+    """A number that processes share and change in one step. It goes to children, as a queue does."""
+
+    __slots__ = ("_segment",)
+
+    def __init__(self) -> None:
+        self._segment = Segment(_PAGE)
+
+    def add(self, n: int) -> int:
+        """Adds to it; returns what it is then."""
+        value: int = self._segment._add(0, "q", n)
+        return value
+
+    def __reduce__(self) -> Any:
+        return _rebuild_count, (_reduction.DupFd(self._segment.fileno()),)
+
+
+def _rebuild_count(fd: Any) -> _Count:
+    count = _Count.__new__(_Count)
+    count._segment = Segment.from_fd(fd.detach())
+    return count
 
 
 class _Outbox:
@@ -42,6 +87,9 @@ class _Outbox:
         self._pid = os.getpid()
 
     def send(self, data: Any) -> None:
+        # Without the lock: what this thread has put before has gone if nothing waits.
+        if not self._waiting and self._writer.try_send_bytes(data):
+            return
         self._lock._lock_here()
         try:
             if not self._waiting and self._writer.try_send_bytes(data):
@@ -84,7 +132,8 @@ class Queue:
         self._bounded = maxsize > 0
         self._maxsize = maxsize if maxsize > 0 else SEM_VALUE_MAX
         self._reader, self._writer = message_pair()
-        self._sem = ctx.Semaphore(maxsize if maxsize > 0 else 0)
+        self._sem: Any = ctx.Semaphore(maxsize) if maxsize > 0 else None
+        self._items: Any = None if maxsize > 0 else _Count()
         self._opid = os.getpid()
         self._ignore_epipe = False
         self._reset()
@@ -92,10 +141,12 @@ class Queue:
 
     def __getstate__(self) -> Any:
         _context.assert_spawning(self)
-        return (self._ignore_epipe, self._maxsize, self._bounded, self._reader, self._writer, self._sem, self._opid)
+        ends = self._reader, self._writer, self._sem, self._items
+        return self._ignore_epipe, self._maxsize, self._bounded, ends, self._opid
 
     def __setstate__(self, state: Any) -> None:
-        self._ignore_epipe, self._maxsize, self._bounded, self._reader, self._writer, self._sem, self._opid = state
+        self._ignore_epipe, self._maxsize, self._bounded, ends, self._opid = state
+        self._reader, self._writer, self._sem, self._items = ends
         self._reset()
 
     def _reset(self) -> None:
@@ -115,7 +166,7 @@ class Queue:
         if self._bounded and not self._sem.acquire(block, timeout):
             raise Full
         try:
-            data = _ForkingPickler.dumps(obj)
+            data = _dumps(obj)
         except Exception as error:
             if self._bounded:
                 self._sem.release()
@@ -125,7 +176,7 @@ class Queue:
 
     def _put(self, data: Any) -> None:
         if not self._bounded:
-            self._sem.release()
+            self._items.add(1)
         self._used = True
         try:
             self._outbox.send(data)
@@ -144,13 +195,16 @@ class Queue:
         if self._bounded:
             self._sem.release()
         else:
-            self._sem.acquire(False)
-        return _ForkingPickler.loads(data)
+            self._items.add(-1)
+        return _loads(data)
 
     def qsize(self) -> int:
         """How many items there are, more or less."""
-        value: int = self._sem.get_value()
-        return self._maxsize - value if self._bounded else value
+        if self._bounded:
+            free: int = self._sem.get_value()
+            return self._maxsize - free
+        items: int = self._items.add(0)
+        return max(0, items)
 
     def empty(self) -> bool:
         """Whether there is nothing to take now."""
@@ -217,7 +271,7 @@ class JoinableQueue(Queue):
 
     def __init__(self, maxsize: int = 0, *, ctx: Any) -> None:
         super().__init__(maxsize, ctx=ctx)
-        self._unfinished_tasks = ctx.Semaphore(0)
+        self._unfinished_tasks = _Count()
         self._cond = ctx.Condition()
 
     def __getstate__(self) -> Any:
@@ -228,22 +282,25 @@ class JoinableQueue(Queue):
         super().__setstate__(state)
 
     def _put(self, data: Any) -> None:
-        with self._cond:
-            super()._put(data)
-            self._unfinished_tasks.release()
+        # Before it can be taken, and so before it can be done with.
+        self._unfinished_tasks.add(1)
+        super()._put(data)
 
     def task_done(self) -> None:
         """Says that an item that was taken is done with."""
-        with self._cond:
-            if not self._unfinished_tasks.acquire(False):
-                raise ValueError("task_done() called too many times")
-            if self._unfinished_tasks._semlock._is_zero():
+        left = self._unfinished_tasks.add(-1)
+        if left < 0:
+            self._unfinished_tasks.add(1)
+            raise ValueError("task_done() called too many times")
+        if left == 0:
+            # Who joins has looked before, and waits by now, since it has the lock in between; or looks after.
+            with self._cond:
                 self._cond.notify_all()
 
     def join(self) -> None:
         """Waits until every item that was put is done with. Blocks."""
         with self._cond:
-            if not self._unfinished_tasks._semlock._is_zero():
+            if self._unfinished_tasks.add(0) > 0:
                 self._cond.wait()
 
 
@@ -292,10 +349,10 @@ class SimpleQueue:
 
     def get(self) -> Any:
         """Takes an item. Blocks while there is none."""
-        return _ForkingPickler.loads(self._reader.next_bytes())
+        return _loads(self._reader.next_bytes())
 
     def put(self, obj: Any) -> None:
         """Puts an item. Blocks while the system has no room for it."""
-        self._writer._send_bytes(_ForkingPickler.dumps(obj))
+        self._writer._send_bytes(_dumps(obj))
 
     __class_getitem__: Any = classmethod(types.GenericAlias)

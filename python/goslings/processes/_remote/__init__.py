@@ -1,8 +1,9 @@
 """Objects served to other processes and machines: `serve` and `connect`.
 
 From the outside in: `_server.py` (listens, admits, connects), `_proxy.py` and `_channel.py` (what users hold),
-`_session.py` (calls and references), `_carry.py` (what is pickled and what stays), `_shared.py` (allow-lists),
-`_frames.py` (sealed messages), `_auth.py` (who is there), `_wire.py` (TCP, Unix sockets, TLS).
+`_session.py` (calls and references), `_operations.py` (selects among channels), `_carry.py` (what is pickled and what
+stays), `_shared.py` (allow-lists), `_frames.py` (sealed messages), `_auth.py` (who is there), `_wire.py` (TCP, Unix
+sockets, TLS).
 """
 
 from goslings.processes._remote._channel import RemoteChan as RemoteChan

@@ -4,8 +4,8 @@ Channels, objects wrapped in `Shared`, and proxies are not copied: a message hol
 them. A message lists the numbers beside its pickle, so that the reader can hold on to what it names until it is
 unpickled, and give back what nobody will unpickle.
 
-Most messages hold none. They are pickled by `pickle.dumps` and unpickled by `pickle.loads`; the classes below are for
-those that do, and for functions and classes that only cloudpickle can take.
+Most messages hold none. They are pickled by `pickle.dumps` and unpickled by `pickle.loads`. Those that do, and
+functions and classes that only cloudpickle can take, go through the pickler of pools (`processes/_pickle.py`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from __future__ import annotations
 import io
 import pickle
 import struct
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from goslings.processes._remote._shared import to_be_lent
@@ -39,34 +38,9 @@ def _of_theirs(number: int, description: Any) -> Any:
     raise pickle.UnpicklingError("a reference outside of its connection")
 
 
-def _of_yours(number: int) -> Any:
-    """Stands in a pickle for an object that the receiver has."""
+def _of_yours(number: int, view: int) -> Any:
+    """Stands in a pickle for an object that the receiver has; `view`: 1, 2 for an end of a channel lent whole."""
     raise pickle.UnpicklingError("a reference outside of its connection")
-
-
-def _make_pickler() -> Any:
-    import cloudpickle
-
-    class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no types
-        """Pickles for one session."""
-
-        def __init__(self, file: io.BytesIO, session: Session) -> None:
-            super().__init__(file, _PROTOCOL)
-            self.session = session
-            self.lent: list[int] = []
-            self.theirs: list[int] = []
-
-        def reducer_override(self, obj: Any) -> Any:
-            if (shared := to_be_lent(obj)) is not None:
-                number, description = self.session.lend(shared)
-                self.lent.append(number)
-                return _of_theirs, (number, description)
-            if (yours := self.session.number_of(obj)) is not None:
-                self.theirs.append(yours)
-                return _of_yours, (yours,)
-            return super().reducer_override(obj)
-
-    return Pickler
 
 
 class _Unpickler(pickle.Unpickler):
@@ -81,34 +55,46 @@ class _Unpickler(pickle.Unpickler):
             if name == _of_theirs.__name__:
                 return self._session.borrow
             if name == _of_yours.__name__:
-                return self._own.__getitem__
+                return self._yours
         return super().find_class(module, name)
 
+    def _yours(self, number: int, view: int) -> Any:
+        found = self._own[number]
+        return (found, found.sender, found.receiver)[view]() if view else found
 
-_make: Callable[[io.BytesIO, Any], Any] | None = None
 
-
-def encode(value: object, session: Session) -> Message:
-    """The bytes of a message, without its head. Raises what pickling raises."""
+def encode(value: object, session: Session, named: list[tuple[str, Any]] | None = None) -> Message:
+    """The bytes of a message, without its head. Raises what pickling raises, naming the part of `named` that it is
+    about.
+    """
     try:
         return Message(bytes(_COUNTS.size) + pickle.dumps(value, _PROTOCOL), ())
     except (TypeError, AttributeError, pickle.PicklingError):
         pass  # it holds something that stays here, or that cannot be pickled: then this says so
-    global _make
-    if _make is None:
-        _make = _make_pickler()
-    file = io.BytesIO()
-    pickler = _make(file, session)
+    lent: list[int] = []
+    theirs: list[int] = []
+
+    def reduce(obj: Any) -> Any:
+        if (yours := session.number_of(obj)) is not None:
+            theirs.append(yours[0])
+            return _of_yours, yours
+        if (shared := to_be_lent(obj)) is not None:
+            number, description = session.lend(shared)
+            lent.append(number)
+            return _of_theirs, (number, description)
+        return None
+
+    from goslings.processes import _pickle
+
     try:
-        pickler.dump(value)
-        if max(len(pickler.lent), len(pickler.theirs)) > 0xFFFF:
+        body = _pickle.dumps_whole(value, reduce, [("value", value)] if named is None else named)
+        if max(len(lent), len(theirs)) > 0xFFFF:
             raise ValueError("more than 65535 references in one message")
     except BaseException:
-        session.take_back(pickler.lent)
+        session.take_back(lent)
         raise
-    named = [*pickler.lent, *pickler.theirs]
-    head = _COUNTS.pack(len(pickler.lent), len(pickler.theirs)) + struct.pack(f">{len(named)}Q", *named)
-    return Message(head + file.getvalue(), tuple(pickler.lent))
+    head = _COUNTS.pack(len(lent), len(theirs)) + struct.pack(f">{len(lent) + len(theirs)}Q", *lent, *theirs)
+    return Message(head + body, tuple(lent))
 
 
 def numbers(body: bytes, start: int) -> tuple[tuple[int, ...], tuple[int, ...], int]:

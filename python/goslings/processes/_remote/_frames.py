@@ -91,6 +91,10 @@ class Frames:
                 return
             self._turn.unlock()
 
+    def is_full(self) -> bool:
+        """Whether who begins a call should wait for room."""
+        return self._held.load() > _HELD_MAX and self.failure is None
+
     def wait_for_room(self) -> None:
         """Waits while the other side takes less than it is sent. Blocks."""
         while self._held.load() > _HELD_MAX and self.failure is None:

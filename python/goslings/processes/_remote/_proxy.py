@@ -62,9 +62,9 @@ class Proxy:
         object.__setattr__(self, "_goslings_state", (session, number, description))
 
     @staticmethod
-    def _goslings_remote(proxy: Proxy) -> tuple[Session, int]:
+    def _goslings_remote(proxy: Proxy) -> tuple[Session, int, int]:
         session, number, _ = proxy._goslings_state
-        return session, number
+        return session, number, 0
 
     def __getattr__(self, name: str) -> Any:
         session, number, description = self._goslings_state

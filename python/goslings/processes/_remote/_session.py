@@ -6,14 +6,15 @@ each call to a goroutine of its own: a slow one holds up nobody. Kinds of messag
 
     | kind, 1 byte | number, 8 bytes | what follows |
 
-    CALL     of the call     object's number, method, arguments; arguments None: the attribute
-    KEEP     of the call     the same; the answer is a value that must not be lost, and is kept until TAKEN or REFUSED
-    ANSWER   of the call     the value
-    FAILED   of the call     the exception, pickled, or None; its text; its traceback
-    CANCEL   of the call     nobody waits for the answer any more
-    TAKEN    of the call     the value has been used
-    REFUSED  of the call     the value has not been used: back with it
-    DROP     of the object   how many references are given up
+    CALL     of the call       object's number, method, arguments; arguments None: the attribute
+    ANSWER   of the call       the value
+    FAILED   of the call       the exception, pickled, or None; its text; its traceback
+    CANCEL   of the call       nobody waits for the answer any more
+    CHOICE   of the operation  a select among channels (`_operations.py`); FAILED and CANCEL are of operations, too
+    CHOSEN   of the operation  its outcome; a value that was received is kept until TAKEN or REFUSED
+    TAKEN    of the operation  the value has been used
+    REFUSED  of the operation  the value has not been used: back with it
+    DROP     of the object     how many references are given up
 
 Invariants:
 
@@ -22,10 +23,10 @@ Invariants:
 * What a message names is looked up as it is read, before the next message: a DROP that follows cannot take it away.
 * Once `_over` is set, no call is added to `_waiting`, and every one that was there has been failed.
 * Between an answer and its end there is no cancel point, at either side: who has the value keeps it, or gives it back.
-* The values of KEEP calls are at one side: until TAKEN at the side of the channel. If the connection breaks before
-that,
-  they go back to the front of their channel. Where TAKEN itself was lost on the way, a value is seen twice rather than
+* A value that was received is at one side: until TAKEN at the side of the channel. If the connection breaks before
+  that, it goes back to the front of its channel. Where TAKEN itself was lost on the way, it is seen twice rather than
   never.
+* Calls and operations are numbered together, so that a number means one of them.
 """
 
 from __future__ import annotations
@@ -44,21 +45,20 @@ from itertools import count
 from typing import Any
 
 from goslings._errors import GoExit
-from goslings._goslings import Event, Goroutine, Mutex, WaitGroup, _may_block, _put_back, current, go, gosched
+from goslings._goslings import Event, Goroutine, Mutex, WaitGroup, _may_block, current, go, gosched
 from goslings.processes._errors import RemoteTraceback
 from goslings.processes._remote._carry import Message, decode, encode, numbers
 from goslings.processes._remote._errors import Disconnected, RemoteError, describe
 from goslings.processes._remote._frames import FrameError, Frames
 from goslings.processes._remote._held import held
-from goslings.processes._remote._shared import Description, Exposed, Shared
+from goslings.processes._remote._operations import CANCEL, TAKEN, Operations
+from goslings.processes._remote._shared import ASKED, Description, Exposed, Shared
 
 __all__ = ["Session"]
 
 _HEAD = struct.Struct(">BQ")
 _REFERENCES = struct.Struct(">I")
-_CALL, _KEEP, _ANSWER, _FAILED, _CANCEL, _TAKEN, _REFUSED, _DROP = range(8)
-_GOODBYE = 5.0
-"""How long a cancelled caller waits to hear whether its send was carried out."""
+_CALL, _CHOICE, _ANSWER, _FAILED, _CANCEL, _TAKEN, _REFUSED, _DROP, _CHOSEN = range(9)
 
 Make = Callable[["Session", int, Description], Any]
 """Makes the proxy of an object of the other side."""
@@ -109,7 +109,9 @@ class Session:
         self._running: dict[int, Goroutine[Any] | None] = {}
         self._unwanted: set[int] = set()
         self._busy = WaitGroup()
-        self._kept: OrderedDict[int, Callable[[], None]] = OrderedDict()
+        self._operations = Operations(self)
+        self._kept: OrderedDict[int, Any] = OrderedDict()
+        """Receipts for values that the other side has been sent."""
         self._lent: dict[int, _Entry] = {}
         self._lent_by_key: dict[Any, int] = {}
         self._next_lent = 1
@@ -147,28 +149,26 @@ class Session:
         args: tuple[Any, ...] | None,
         kwargs: dict[str, Any] | None = None,
         timeout: float | None = None,
-        *,
-        keep: bool = False,
-        certain: bool = False,
     ) -> Any:
         """Calls a method of an object of the other side, and waits for what comes of it.
 
         Raises what the method raised; Disconnected; TimeoutError after `timeout` seconds: then the call is cancelled
-        there. `keep`: a value that was not taken goes back. `certain`: who is cancelled waits to hear whether it was
-        carried out.
+        there.
         """
         _may_block(f"{name}.acall()")
-        waiting = self._begin(target, name, args, kwargs, keep)
+        waiting = self._begin(target, name, args, kwargs)
         try:
             done = waiting.done.wait(timeout)
         except BaseException:
-            if certain and self._carried_out(waiting):
-                return None
-            self._give_up(waiting, keep)
+            self._give_up(waiting)
             raise
-        if not done and self._give_up(waiting, False):
+        if not done and self._give_up(waiting):
             raise TimeoutError("timed out")
-        return self._finish(waiting, keep)
+        return self._finish(waiting)
+
+    def cast(self, target: int, name: str, args: tuple[Any, ...]) -> None:
+        """Calls a method, and does not wait for what comes of it. Never blocks."""
+        self._begin(target, name, args, None)
 
     async def acall(
         self,
@@ -177,105 +177,148 @@ class Session:
         args: tuple[Any, ...] | None,
         kwargs: dict[str, Any] | None = None,
         timeout: float | None = None,
-        *,
-        keep: bool = False,
     ) -> Any:
         """As `call`, awaited."""
-        waiting = self._begin(target, name, args, kwargs, keep)
+        waiting = self._begin(target, name, args, kwargs)
         try:
             done = await waiting.done.await_(timeout)
         except BaseException:
-            self._give_up(waiting, keep)
+            self._give_up(waiting)
             raise
-        if not done and self._give_up(waiting, False):
+        if not done and self._give_up(waiting):
             raise TimeoutError("timed out")
-        return self._finish(waiting, keep)
+        return self._finish(waiting)
 
-    def _begin(
-        self, target: int, name: str, args: tuple[Any, ...] | None, kwargs: dict[str, Any] | None, keep: bool
-    ) -> _Waiting:
+    def _begin(self, target: int, name: str, args: tuple[Any, ...] | None, kwargs: dict[str, Any] | None) -> _Waiting:
         if self._over is not None:
-            raise self._over_now()
-        message = encode((target, name, args, kwargs), self)
+            raise self.death()
+        named = [(f"arg {index}", arg) for index, arg in enumerate(args or ())]
+        named += [(f"arg {key}", arg) for key, arg in (kwargs or {}).items()]
+        message = encode((target, name, args, kwargs), self, named)
         number = next(self._numbers)
         waiting = self._waiting[number] = _Waiting(number)
         waiting.pins = args  # proxies in it live on until the answer, so that the other side finds what they mean
         try:
-            self._post(_KEEP if keep else _CALL, number, message)
+            self._post(_CALL, number, message)
         except BaseException:
             self._waiting.pop(number, None)
             raise
         if self._over is not None and self._waiting.pop(number, None) is not None:
-            raise self._over_now()
+            raise self.death()
         return waiting
 
-    def _over_now(self) -> BaseException:
+    def death(self) -> BaseException:
+        """A new exception that says what `over` says."""
         over = self._over
         assert over is not None
         return type(over)(*over.args)
 
     def _post(self, kind: int, number: int, message: Message) -> None:
-        size = len(message.body) + _HEAD.size
+        self.check_size(message, 0)
+        self._frames.post(_HEAD.pack(kind, number) + message.body)
+
+    def check_size(self, message: Message, more: int) -> None:
+        """Raises ValueError if the other side does not take a message with `more` bytes before it."""
+        size = len(message.body) + _HEAD.size + more
         if size > self._peer_limit:
             self.take_back(message.lent)
             raise ValueError(f"a message of {size} bytes: the other side takes at most {self._peer_limit}")
-        self._frames.post(_HEAD.pack(kind, number) + message.body)
 
     def _tell(self, kind: int, number: int, rest: bytes = b"") -> None:
         if self._over is None:
             self._frames.post(_HEAD.pack(kind, number) + rest)
 
-    def _give_up(self, waiting: _Waiting, keep: bool) -> bool:
-        """Nobody waits for the answer any more. False: it is there, and goes back if it must not be lost."""
+    def _give_up(self, waiting: _Waiting) -> bool:
+        """Nobody waits for the answer any more. False: it is there."""
         if self._waiting.pop(waiting.number, None) is not None:
             self._tell(_CANCEL, waiting.number)
             return True
-        if keep and waiting.failure is None:
-            self._tell(_REFUSED, waiting.number)
         return False
 
-    def _carried_out(self, waiting: _Waiting) -> bool:
-        """For a caller that is cancelled: whether the call succeeded all the same. Then the cancellation is set
-        anew."""
-        goroutine = current()
-        if goroutine is None:
-            return False  # an interrupt of the main thread passes at once
-        self._tell(_CANCEL, waiting.number)
-        done = waiting.done.wait(_GOODBYE)
-        if not done or waiting.body is None or waiting.body[0] != _ANSWER:
-            return False
-        goroutine.cancel()
-        return True
-
-    def _finish(self, waiting: _Waiting, keep: bool) -> Any:
+    def _finish(self, waiting: _Waiting) -> Any:
         """What came of a call."""
         if waiting.failure is not None:
             raise type(waiting.failure)(*waiting.failure.args)
         body = waiting.body
         assert body is not None
         if body[0] == _ANSWER:
-            try:
-                value = decode(body, _HEAD.size, self, waiting.pins)
-            except BaseException:
-                self._tell(_TAKEN if keep else _CANCEL, waiting.number)
-                raise
-            if keep:
-                self._tell(_TAKEN, waiting.number)
-            return value
-        pickled, text, where = decode(body, _HEAD.size, self, None)
-        error: BaseException | None = None
-        if pickled is not None:
-            try:
-                error = pickle.loads(pickled)
-            except Exception:
-                error = None  # its class is not known here, or takes other arguments than it has kept
-        if not isinstance(error, BaseException):
-            error = RemoteError(text)
-        error.__cause__ = RemoteTraceback(where)
+            return decode(body, _HEAD.size, self, waiting.pins)
+        error = self.failure(body)
         try:
             raise error
         finally:
             del error, waiting
+
+    def failure(self, body: bytes) -> BaseException:
+        """The exception that a message of FAILED tells of; its cause is the traceback there."""
+        error: BaseException | None = None
+        text, where = "a call failed, and how cannot be read", ""
+        try:
+            pickled, text, where = decode(body, _HEAD.size, self, None)
+            if pickled is not None:
+                error = pickle.loads(pickled)
+        except Exception:
+            error = None  # its class is not known here, or takes other arguments than it has kept
+        if not isinstance(error, BaseException):
+            error = RemoteError(text)
+        error.__cause__ = RemoteTraceback(where)
+        return error
+
+    # Channels: as `processes/_select.py` wants a peer
+
+    def pack(self, value: Any, where: str, fds: list[int]) -> Any:
+        """Pickles what is to be sent on a channel of the other side."""
+        if self._over is not None:
+            raise self.death()
+        return self._operations.pack(value)
+
+    def begin(self, operation: Any, waits: bool, cases: Any) -> None:
+        """Begins a select among channels of the other side."""
+        plain = [(channel, sends, value[0] if sends else None) for channel, sends, value in cases]
+        self._operations.begin(operation, waits, plain)
+
+    def post(self, message: tuple[int, int]) -> None:
+        """Says something about an operation."""
+        kind, number = message
+        if kind == CANCEL:
+            self._operations.cancel(number)
+        else:
+            self._tell(_TAKEN if kind == TAKEN else _REFUSED, number)
+
+    def number(self) -> int:
+        """A number for a call or an operation."""
+        return next(self._numbers)
+
+    def tell_choice(self, number: int, body: bytes) -> None:
+        """Begins an operation."""
+        self._tell(_CHOICE, number, body)
+
+    def tell_chosen(self, number: int, body: bytes) -> None:
+        """Ends an operation of the other side."""
+        self._tell(_CHOSEN, number, body)
+
+    def tell_cancel(self, number: int) -> None:
+        """Nobody waits for an operation any more."""
+        self._tell(_CANCEL, number)
+
+    def tell_failed(self, number: int, error: BaseException) -> None:
+        """A call or an operation of the other side has failed."""
+        self._tell(_FAILED, number, self._failed(error).body)
+
+    def keep(self, number: int, receipt: Any) -> None:
+        """Keeps the receipt for a value that is about to be sent to the other side, until that has it."""
+        self._kept[number] = receipt
+        if self._over is not None and self._kept.pop(number, None) is not None:
+            receipt.undo()
+
+    def is_behind(self) -> bool:
+        """Whether the other side takes less than it is sent."""
+        return self._serves and self._frames.is_full()
+
+    def wait_for_room(self) -> None:
+        """Waits while it is so. Blocks."""
+        if self._serves:
+            self._frames.wait_for_room()
 
     # Reading
 
@@ -290,18 +333,25 @@ class Session:
     def take(self, body: bytes) -> None:
         """One message."""
         kind, number = _HEAD.unpack_from(body)
-        if kind in (_ANSWER, _FAILED):
+        if kind == _FAILED and self._operations.take_failed(number, body):
+            pass
+        elif kind in (_ANSWER, _FAILED):
             self._take_answer(number, body)
-        elif kind in (_CALL, _KEEP):
-            self._take_call(number, body, kind == _KEEP)
+        elif kind == _CALL:
+            self._take_call(number, body)
+        elif kind == _CHOICE:
+            self._take_choice(number, body)
+        elif kind == _CHOSEN:
+            given_up = self._operations.take_chosen(number, body, _HEAD.size)
+            if given_up is not None:
+                self._tell(_REFUSED, number)
+                self._refuse(given_up)
         elif kind == _CANCEL:
             self._cancel(number)
-        elif kind == _TAKEN:
-            self._kept.pop(number, None)
-        elif kind == _REFUSED:
-            undo = self._kept.pop(number, None)
-            if undo is not None:
-                undo()
+        elif kind in (_TAKEN, _REFUSED):
+            receipt = self._kept.pop(number, None)
+            if receipt is not None:
+                receipt.taken() if kind == _TAKEN else receipt.undo()
         elif kind == _DROP:
             self._drop(number, *_REFERENCES.unpack_from(body, _HEAD.size))
         else:
@@ -317,26 +367,40 @@ class Session:
             if self._waiting.pop(number, None) is None:
                 waiting = None
         if waiting is None:  # it was given up
-            self._tell(_REFUSED, number)
-            for each in lent:
-                self._tell(_DROP, each, _REFERENCES.pack(1))
+            self._refuse(lent)
             return
         waiting.done.set()
 
-    def _take_call(self, number: int, body: bytes, keep: bool) -> None:
-        if len(self._running) >= self._calls:
-            message = encode((None, f"more than {self._calls} calls at once on one connection", ""), self)
-            self._tell(_FAILED, number, message.body)
+    def _refuse(self, lent: tuple[int, ...]) -> None:
+        """Gives back what a message names that nobody will unpickle."""
+        for each in lent:
+            self._tell(_DROP, each, _REFERENCES.pack(1))
+
+    def _are_too_many(self, number: int) -> bool:
+        if len(self._running) + len(self._operations) + len(self._kept) < self._calls:
+            return False
+        message = encode((None, f"more than {self._calls} calls at once on one connection", ""), self)
+        self._tell(_FAILED, number, message.body)
+        return True
+
+    def _take_choice(self, number: int, body: bytes) -> None:
+        if not self._are_too_many(number):
+            self._operations.take_choice(number, body, _HEAD.size)
+
+    def _take_call(self, number: int, body: bytes) -> None:
+        if self._are_too_many(number):
             return
         yours = numbers(body, _HEAD.size)[1]
         pins = {each: self.own(each) for each in yours} if yours else None
         self._running[number] = None  # until it has started
-        go(self._serve, number, body, keep, pins)
+        go(self._serve, number, body, pins)
         # Behind whoever is ready here: calls are not begun faster than they are carried out.
         gosched()
 
     def _cancel(self, number: int) -> None:
         """The caller has given up."""
+        if self._operations.give_up(number):
+            return
         if number not in self._running:
             return
         if self._running[number] is None:
@@ -348,7 +412,7 @@ class Session:
 
     # Serving
 
-    def _serve(self, number: int, body: bytes, keep: bool, pins: dict[int, Any] | None) -> None:
+    def _serve(self, number: int, body: bytes, pins: dict[int, Any] | None) -> None:
         """Carries out a call. Whatever happens, it is answered."""
         busy: list[None] = []
         try:
@@ -358,14 +422,11 @@ class Session:
                     self._frames.wait_for_room()  # who takes no answers gets no more of them
                 if number in self._unwanted or self._over is not None:
                     raise CancelledError("nobody waits for it")
-                value, undo = self._carry_out(body, pins, busy)
-                message = self._pack(value, undo)
+                message = self._pack(self._carry_out(body, pins, busy))
             except Exception as error:
                 kind, message = _FAILED, self._failed(error)
             else:
                 kind = _ANSWER
-                if keep and undo is not None:
-                    self._keep(number, undo)
             self._tell(kind, number, message.body)
         except BaseException as error:
             # Cancelled, by who called or by the program; or SystemExit and the like, which are not to end the caller.
@@ -378,20 +439,17 @@ class Session:
             if busy:
                 self._busy.done()
 
-    def _carry_out(
-        self, body: bytes, pins: dict[int, Any] | None, busy: list[None]
-    ) -> tuple[Any, Callable[[], None] | None]:
+    def _carry_out(self, body: bytes, pins: dict[int, Any] | None, busy: list[None]) -> Any:
         target, name, args, kwargs = decode(body, _HEAD.size, self, pins)
-        entry = self._lent.get(target)
-        if entry is None:
+        exposed = self.entry(target)
+        if exposed is None:
             raise RuntimeError("the object is not there any more")
-        exposed = entry.exposed
-        if name not in exposed.allowed:
+        if name not in exposed.allowed or (exposed.description.kind != "object" and name not in ASKED):
             raise AttributeError(f"{exposed.description.name} does not expose {name!r}")
-        if exposed.description.kind != "object":
-            return self._of_channel(exposed.obj, name, args)
         if args is None:
-            return getattr(exposed.obj, name), None
+            return getattr(exposed.obj, name)
+        if exposed.description.kind != "object":
+            return getattr(exposed.obj, name)()
         self._busy.add()
         busy.append(None)  # until the answer is on its way
         value = getattr(exposed.obj, name)(*args, **(kwargs or {}))
@@ -399,35 +457,15 @@ class Session:
             value = _await(value)
         if name in ("__iter__", "__reversed__"):
             value = Shared(value, ("__next__", "__iter__"))
-        return value, None
+        return value
 
-    def _of_channel(
-        self, channel: Any, name: str, args: tuple[Any, ...] | None
-    ) -> tuple[Any, Callable[[], None] | None]:
-        if args is None:
-            return getattr(channel, name), None
-        value = getattr(channel, name)(*args)
-        if name == "recv_ok" and value[1]:
-            return value, lambda: _put_back(channel, value[0])
-        return value, None
-
-    def _pack(self, value: Any, undo: Callable[[], None] | None) -> Message:
-        """The answer's message. What cannot be sent is not received: it goes back."""
-        try:
-            message = encode(value, self)
-            if len(message.body) + _HEAD.size > self._peer_limit:
-                self.take_back(message.lent)
-                raise ValueError(f"an answer of {len(message.body)} bytes: the caller takes at most {self._peer_limit}")
-            return message
-        except BaseException:
-            if undo is not None:
-                undo()
-            raise
-
-    def _keep(self, number: int, undo: Callable[[], None]) -> None:
-        self._kept[number] = undo
-        if self._over is not None and self._kept.pop(number, None) is not None:
-            undo()
+    def _pack(self, value: Any) -> Message:
+        """The answer's message."""
+        message = encode(value, self, [("result", value)])
+        if len(message.body) + _HEAD.size > self._peer_limit:
+            self.take_back(message.lent)
+            raise ValueError(f"an answer of {len(message.body)} bytes: the caller takes at most {self._peer_limit}")
+        return message
 
     def _failed(self, error: BaseException) -> Message:
         pickled = None
@@ -459,6 +497,25 @@ class Session:
             self._lent[number] = _Entry(exposed, 1)
             self._lent_by_key[exposed.key] = number
             return number, exposed.description
+
+    def lend_again(self, lent: tuple[tuple[int, Exposed], ...]) -> None:
+        """Counts one more reference for objects that were lent under these numbers before."""
+        with held(self._lock):
+            for number, exposed in lent:
+                entry = self._lent.get(number)
+                if entry is None:
+                    entry = self._lent[number] = _Entry(exposed, 0)
+                    self._lent_by_key.setdefault(exposed.key, number)
+                entry.count += 1
+
+    def exposed(self, lent: tuple[int, ...]) -> tuple[tuple[int, Exposed], ...]:
+        """What is lent under these numbers, to be lent again."""
+        return tuple((number, self._lent[number].exposed) for number in lent)
+
+    def entry(self, number: int) -> Exposed | None:
+        """What the other side may use under a number."""
+        entry = self._lent.get(number)
+        return None if entry is None else entry.exposed
 
     def take_back(self, lent: Any) -> None:
         """References that were counted and not sent."""
@@ -507,16 +564,17 @@ class Session:
         if references:
             self._tell(_DROP, number, _REFERENCES.pack(references))
 
-    def number_of(self, obj: Any) -> int | None:
-        """The number of an object of the other side, if this is a proxy of this connection."""
+    def number_of(self, obj: Any) -> tuple[int, int] | None:
+        """The number of an object of the other side, if this is a proxy of this connection, and which view it is."""
         of = getattr(type(obj), "_goslings_remote", None)
         if of is None:
             return None
-        session, number = of(obj)
-        if session is not self:
-            raise pickle.PicklingError("a proxy goes through the connection that it came from, and through no other")
-        found: int = number
-        return found
+        session, number, view = of(obj)
+        if session is self:
+            return number, view
+        if hasattr(type(obj), "_goslings_view"):
+            return None  # a channel is passed on
+        raise pickle.PicklingError("a proxy goes through the connection that it came from, and through no other")
 
     # The end
 
@@ -539,12 +597,13 @@ class Session:
         for goroutine in list(self._running.values()):
             if goroutine is not None:
                 goroutine.cancel("the other side has disconnected")
+        self._operations.end()
         while self._kept:
             try:
-                _, undo = self._kept.popitem()  # the last first: so they stand in their order again
+                _, receipt = self._kept.popitem()  # the last first: so they stand in their order again
             except KeyError:
                 break
-            undo()
+            receipt.undo()
         with held(self._lock):
             lent, self._lent = self._lent, {}
             self._lent_by_key = {}
@@ -571,6 +630,8 @@ class Session:
             return  # there may be no `os` any more, and the system closes it
         if getattr(self, "_over", self) is None and os.getpid() == self._pid:
             self._frames.close()
+            if self._operations:
+                go(self._operations.withdraw)
 
 
 def _read_all(frames: Frames, session_of: Callable[[], Session | None]) -> None:

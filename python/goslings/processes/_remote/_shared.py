@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from goslings._goslings import RecvChan, SendChan, chan
 
-__all__ = ["CHANNEL", "SPECIAL", "Description", "Exposed", "Shared", "expose_all", "to_be_lent"]
+__all__ = ["ASKED", "CHANNEL", "SPECIAL", "Description", "Exposed", "Shared", "expose_all", "to_be_lent"]
 
 SPECIAL = frozenset({
     *("__call__", "__contains__", "__delitem__", "__getitem__", "__iter__", "__len__", "__next__", "__reversed__"),
@@ -20,9 +20,13 @@ SPECIAL = frozenset({
 })  # fmt: skip
 """The names with underscores that can be exposed, if they are asked for."""
 
-_SEND = ("send", "try_send", "close", "closed", "capacity", "__len__")
-_RECV = ("recv_ok", "closed", "capacity", "__len__")
+_SEND = ("send", "close", "closed", "capacity", "__len__")
+_RECV = ("recv", "closed", "capacity", "__len__")
 CHANNEL: dict[type, tuple[str, ...]] = {chan: tuple({*_SEND, *_RECV}), SendChan: _SEND, RecvChan: _RECV}
+ASKED = frozenset({"close", "closed", "capacity", "__len__"})
+"""What of a channel is a call; to send and to receive is an operation (`_operations.py`)."""
+_VIEWS = (chan, SendChan, RecvChan)
+"""What a channel of another process, or of another connection, is like here: by its `_goslings_view`."""
 
 
 class Description(NamedTuple):
@@ -73,10 +77,12 @@ def expose_all(obj: Any, expose: Iterable[str] | None) -> Exposed:
         if expose is not None:
             raise TypeError("a Shared object says itself what it exposes")
         return obj._exposed
-    if (names := CHANNEL.get(type(obj))) is not None:
+    view = getattr(type(obj), "_goslings_view", None)
+    like = type(obj) if view is None else _VIEWS[view]
+    if (names := CHANNEL.get(like)) is not None:
         if expose is not None:
             raise TypeError("a channel is served with all that it has")
-        return Exposed(obj, Description(type(obj).__name__, type(obj).__name__, names, ()), (type(obj), obj))
+        return Exposed(obj, Description(like.__name__, like.__name__, names, ()), (type(obj), obj))
     if isinstance(expose, str):
         raise TypeError("expose is a list of names, not one name")
     cls = obj if isinstance(obj, type) else type(obj)
@@ -111,4 +117,6 @@ def to_be_lent(obj: Any) -> Exposed | None:
     """Whether an object in a message stays here, so that the other side gets a reference."""
     if isinstance(obj, Shared):
         return obj._exposed
-    return expose_all(obj, None) if type(obj) in CHANNEL else None
+    if type(obj) in CHANNEL or getattr(type(obj), "_goslings_view", None) is not None:
+        return expose_all(obj, None)
+    return None
