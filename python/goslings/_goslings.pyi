@@ -35,14 +35,16 @@ __all__ = [
     "_Bubble",
     "_HttpReader",
     "_Patched",
-    "_Allowance",
     "_Bell",
     "_Claims",
     "_Credit",
+    "_Foreign",
     "_Lease",
     "_Letter",
+    "_Outflow",
     "_Port",
     "_Stead",
+    "_Streams",
     "_Watching",
     "_after_fork_child",
     "_after_fork_parent",
@@ -143,26 +145,46 @@ class Awaitable[T]:
     def __class_getitem__(cls, key: object) -> GenericAlias: ...
 
 @final
-class _Allowance:
-    """The sender's side of a promise."""
-
-    def __new__(cls, segment: Segment) -> Self: ...
-    def take(self) -> bool:
-        """Takes one send; returns whether there was one. A cancel point. Never blocks."""
-
-@final
 class _Credit:
     """The home side of a promise."""
 
     def __new__(cls, ch: chan[Any] | SendChan[Any], segment: Segment, target: int) -> Self: ...
-    def more(self) -> None:
-        """Promises more, if there is room. Never blocks."""
-    def arrive(self, value: object) -> None:
-        """A value that was sent on the promise has arrived. Never blocks. RuntimeError if nothing was promised."""
-    def lost(self) -> None:
-        """A value that was sent on the promise cannot be had."""
+    def more(self) -> bool:
+        """Promises more, if there is room. Returns whether there was something left before. Never blocks."""
     def end(self) -> None:
         """Nothing more arrives on it."""
+
+@disjoint_base
+class _Foreign:
+    """What the classes of foreign channels have from here."""
+
+    def __new__(cls, origin: Any) -> Self: ...
+    def _send(self, value: Any, timeout: float | None = None) -> None:
+        """As `chan.send`: blocks until a receiver takes the value or home has stored it, or has promised to."""
+
+@final
+class _Outflow:
+    """The sending end of a stream: a channel of another process."""
+
+    def __new__(cls, link: Link, number: int) -> Self: ...
+    def allow(self, segment: Segment) -> None:
+        """Home has promised sends, which this page counts."""
+    def send(self, value: Any) -> bool | bytes | None:
+        """Sends `value` if that needs no answer: True. False: home is to be asked. None: it is to be pickled. Bytes:
+        these are to be queued behind the messages that wait for room. A cancel point. Never blocks.
+        """
+    def send_pickle(self, data: bytes) -> bool | bytes:
+        """The same for a value that was pickled."""
+
+@final
+class _Streams:
+    """The receiving ends of the streams of one link."""
+
+    def __new__(cls, unpickle: Callable[[bytes], Any], failed: Callable[[Exception], object]) -> Self: ...
+    def add(self, number: int, credit: _Credit) -> None:
+        """From now on values may come for this channel."""
+    def remove(self, number: int) -> None:
+        """No longer."""
 
 @final
 class _Lease:
@@ -1268,6 +1290,10 @@ class Link:
         """Sends one message if that needs no waiting; returns whether it was sent. Never blocks and is no cancel point.
         Raises what `send` raises.
         """
+    def _recv(self, streams: _Streams) -> tuple[bytes | memoryview, list[int]]:
+        """As `recv`, without a timeout, but values of streams go to their channels."""
+    def _hold(self, queued: bool) -> None:
+        """Whether messages wait to be sent: then values of streams queue behind them."""
 
     def _written(self, parts: Iterable[Buffer]) -> Iterable[Buffer] | _Letter:
         """Writes a long message, so that sending it needs no more memory and no more copy: what `send` and `_post` take

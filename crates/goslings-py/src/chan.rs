@@ -443,7 +443,7 @@ impl PyChan {
         // shown here, once, and nowhere else.
         self.channel.visit(|value| match value {
             Value::Object(object) => visit.call(object),
-            Value::Time(_) => Ok(()),
+            Value::Time(_) | Value::Plain(..) => Ok(()),
         })
     }
 

@@ -5,20 +5,20 @@
 //! is the sender's or home's at any time, whoever dies.
 
 use crate::chan::channel_of;
-use crate::errors;
 use crate::shm::Segment;
 use crate::value::{Channel, Value};
 use goslings::chan::Promise;
-use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
+use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The word, in memory that stays mapped as long as the segment.
-struct Word(Py<Segment>);
+pub(crate) struct Word(Py<Segment>);
 
 impl Word {
-    fn new(segment: Bound<'_, Segment>) -> PyResult<Word> {
+    pub(crate) fn new(segment: Bound<'_, Segment>) -> PyResult<Word> {
         let shared = segment.get();
         if shared.shared().len() < 8 || !shared.shared().is_writable() {
             return Err(PyValueError::new_err("not a page for credit"));
@@ -29,6 +29,22 @@ impl Word {
     fn word(&self) -> &AtomicU64 {
         // SAFETY: mapped, writable, at least eight bytes (`new`), page-aligned; only atomic operations touch it.
         unsafe { AtomicU64::from_ptr(self.0.get().shared().as_ptr().cast()) }
+    }
+
+    /// Takes one send; returns whether there was one.
+    pub(crate) fn take(&self) -> bool {
+        // Ordering: Relaxed. As in `add`.
+        let taken = self.word().fetch_update(Ordering::Relaxed, Ordering::Relaxed, |word| {
+            let left = word & u64::from(u32::MAX);
+            (left > 0).then(|| (word - 1).wrapping_add(1 << 32))
+        });
+        taken.is_ok()
+    }
+
+    /// Whether there is a send to take, a moment ago.
+    pub(crate) fn has_some(&self) -> bool {
+        // Ordering: Relaxed. As in `add`.
+        self.word().load(Ordering::Relaxed) & u64::from(u32::MAX) != 0
     }
 }
 
@@ -44,11 +60,30 @@ impl Promise for Word {
     }
 }
 
+/// Where values of a stream arrive.
+#[derive(Clone)]
+pub(crate) struct Inflow {
+    channel: Arc<Channel>,
+    promise: Arc<dyn Promise>,
+}
+
+impl Inflow {
+    /// Values have arrived, in this order. What was not promised stays where it is.
+    pub(crate) fn arrive(&self, values: &mut VecDeque<Value>) {
+        self.channel.arrive(&self.promise, values);
+    }
+
+    /// A value has arrived that cannot be had.
+    pub(crate) fn lost(&self) {
+        self.channel.lost(&self.promise);
+    }
+}
+
 /// The home side of a promise.
 #[pyclass(name = "_Credit", module = "goslings._goslings", frozen, weakref)]
 pub(crate) struct PyCredit {
-    channel: Arc<Channel>,
-    promise: Arc<dyn Promise>,
+    pub(crate) inflow: Inflow,
+    word: Arc<Word>,
     target: u32,
 }
 
@@ -57,52 +92,20 @@ impl PyCredit {
     #[new]
     fn new(ch: &Bound<'_, PyAny>, segment: Bound<'_, Segment>, target: u32) -> PyResult<PyCredit> {
         let channel = channel_of(ch).ok_or_else(|| PyTypeError::new_err("not a channel"))?;
-        Ok(PyCredit { channel, promise: Arc::new(Word::new(segment)?), target })
+        let word = Arc::new(Word::new(segment)?);
+        let promise: Arc<dyn Promise> = Arc::clone(&word) as Arc<dyn Promise>;
+        Ok(PyCredit { inflow: Inflow { channel, promise }, word, target })
     }
 
-    /// Promises more, if there is room. Never blocks.
-    fn more(&self) {
-        self.channel.promise(&self.promise, self.target);
-    }
-
-    /// A value that was sent on the promise has arrived. Never blocks. RuntimeError if nothing was promised.
-    fn arrive(&self, value: Py<PyAny>) -> PyResult<()> {
-        let arrived = self.channel.arrive(&self.promise, Value::Object(value), self.target);
-        arrived.map_err(|_| PyRuntimeError::new_err("a value came without a promise"))
-    }
-
-    /// A value that was sent on the promise cannot be had.
-    fn lost(&self) {
-        self.channel.lost(&self.promise);
+    /// Promises more, if there is room. Returns whether there was something left before. Never blocks.
+    fn more(&self) -> bool {
+        let some = self.word.has_some();
+        self.inflow.channel.promise(&self.inflow.promise, self.target);
+        some
     }
 
     /// Nothing more arrives on it.
     fn end(&self) {
-        self.channel.call_off(&self.promise);
-    }
-}
-
-/// The sender's side of a promise.
-#[pyclass(name = "_Allowance", module = "goslings._goslings", frozen, weakref)]
-pub(crate) struct PyAllowance(Word);
-
-#[pymethods]
-impl PyAllowance {
-    #[new]
-    fn new(segment: Bound<'_, Segment>) -> PyResult<PyAllowance> {
-        Word::new(segment).map(PyAllowance)
-    }
-
-    /// Takes one send; returns whether there was one. A cancel point. Never blocks.
-    fn take(&self, py: Python<'_>) -> PyResult<bool> {
-        if goslings::with_current(|task| task.is_some_and(goslings::Task::take_cancel)) {
-            return Err(errors::cancelled(py));
-        }
-        // Ordering: Relaxed. As in `add`.
-        let taken = self.0.word().fetch_update(Ordering::Relaxed, Ordering::Relaxed, |word| {
-            let left = word & u64::from(u32::MAX);
-            (left > 0).then(|| (word - 1).wrapping_add(1 << 32))
-        });
-        Ok(taken.is_ok())
+        self.inflow.channel.call_off(&self.inflow.promise);
     }
 }

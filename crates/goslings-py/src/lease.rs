@@ -122,10 +122,23 @@ fn plain_weight(object: &Bound<'_, PyAny>) -> Option<usize> {
 
 /// How many bytes a value takes that may be copied ahead. `plain`: no others may.
 fn weight(py: Python<'_>, value: &Value, plain: bool) -> Option<usize> {
-    let Value::Object(object) = value else { return None };
-    match plain_weight(object.bind(py)) {
+    let weight = match value {
+        Value::Object(object) => plain_weight(object.bind(py)),
+        Value::Time(_) => return None,
+        Value::Plain(at, slab) => Some(slab.get(*at).weight()),
+    };
+    match weight {
         Some(len) => (len < LARGE).then_some(len),
         None => (!plain).then_some(UNKNOWN),
+    }
+}
+
+/// Another reference to it. Makes no object: it is called under the lock of the channel.
+fn copy_of(py: Python<'_>, value: &Value) -> Option<Value> {
+    match value {
+        Value::Object(object) => Some(Value::Object(object.clone_ref(py))),
+        Value::Time(_) => None,
+        Value::Plain(at, slab) => Some(Value::Plain(*at, Arc::clone(slab))),
     }
 }
 
@@ -159,7 +172,7 @@ impl PyLease {
     /// Values to be copied ahead, at most `most`, which have numbers from `number` on: the number of the first, the values,
     /// whether all are plain, and what is to be dropped. `plain`: no others. Never blocks.
     fn values<'py>(&self, py: Python<'py>, number: u64, most: usize, plain: bool) -> PyResult<Shown<'py>> {
-        let mut found: Vec<Py<PyAny>> = Vec::new();
+        let mut found: Vec<Value> = Vec::new();
         let (mut first, mut bytes) = (number, 0);
         // What was leased before may be anything, also when `plain` is set: copies end before it.
         let spent = self.channel.lease(
@@ -167,17 +180,18 @@ impl PyLease {
             number,
             |value| weight(py, value, plain).is_some(),
             |number, value| {
-                let Value::Object(object) = value else { return false };
                 let Some(more) = weight(py, value, plain) else { return false };
+                let Some(copy) = copy_of(py, value) else { return false };
                 if found.is_empty() {
                     first = number;
                 }
-                found.push(object.clone_ref(py));
+                found.push(copy);
                 bytes += more;
                 found.len() < most && bytes < BATCH_BYTES
             },
         );
         let spent = PyList::new(py, spent.into_iter().map(|value| value.into_object(py)))?;
+        let found: Vec<Py<PyAny>> = found.into_iter().map(|value| value.into_object(py)).collect();
         let plain = found.iter().all(|object| plain_weight(object.bind(py)).is_some());
         Ok((first, PyList::new(py, found)?, plain, spent))
     }

@@ -40,7 +40,6 @@ mod orphan;
 #[expect(unsafe_code, reason = "numbers of descriptors")]
 mod packet;
 mod patched;
-#[allow(dead_code, reason = "streams and leases come to use it")]
 #[expect(unsafe_code, reason = "a number that the interpreter reads")]
 mod plain;
 #[expect(unsafe_code, reason = "a descriptor of its own")]
@@ -56,11 +55,13 @@ mod semaphore;
 mod shared;
 #[expect(unsafe_code, reason = "a descriptor that is given to us, and a buffer")]
 mod shm;
+mod spin;
 #[expect(unsafe_code, reason = "looks at objects while the collector visits them")]
 mod stacks;
 mod stead;
 #[expect(unsafe_code, reason = "transactions in the frames of the calls that run them")]
 mod stm;
+mod stream;
 mod thread_locks;
 mod timeout;
 mod timer;
@@ -87,7 +88,7 @@ mod module {
     #[pymodule_export]
     use crate::conn::{Conn, Listener};
     #[pymodule_export]
-    use crate::credit::{PyAllowance, PyCredit};
+    use crate::credit::PyCredit;
     #[pymodule_export]
     use crate::event::{Event, outside_event};
     #[pymodule_export]
@@ -140,6 +141,8 @@ mod module {
     use crate::stead::{PyBell, PyStead, put_back, selected};
     #[pymodule_export]
     use crate::stm::{TVar, Watching, atomically, attempt, on_commit, or_else, retry, stats as stm_stats};
+    #[pymodule_export]
+    use crate::stream::{Foreign, Outflow, Streams};
     #[pymodule_export]
     use crate::thread_locks::{ThreadLock, ThreadRLock, get_ident};
     #[pymodule_export]

@@ -11,6 +11,8 @@ use crate::bytes::View;
 use crate::errors;
 use crate::host::{detached, may_block};
 use crate::shm::{Segment, system};
+use crate::spin::Spin;
+use crate::stream::{Batch, Streams, TURN, VALUE};
 use crate::timeout::wait;
 use goslings::net::{Direction, NetError, Owned};
 use goslings::{Wait, WaitError};
@@ -27,23 +29,15 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-/// How long whoever receives looks again and again before it sleeps: longer than the other side needs to wake up and answer,
-/// or two sides that have once slept would never find out that they need not.
-const SPIN: Duration = Duration::from_micros(50);
-/// After so many looks in vain one after another only one in [`PROBE`] waits begins with a look: the other side takes longer,
-/// or has no processor to run on, perhaps because of us.
-const VAIN: u32 = 3;
-/// See [`VAIN`].
-const PROBE: u32 = 16;
 /// How long a link keeps the memory of a long message for another one.
 const SPARE: Duration = Duration::from_secs(1);
-/// How many looks there are between two looks at the clock.
-const LOOKS: u32 = 32;
+/// How often whoever would rather not wait looks for the turn to send, which is seldom taken for longer than a record takes.
+const TRIES: u32 = 64;
 
 #[expect(clippy::disallowed_types, reason = "a leaf lock, held for moves and calls that do not wait")]
 type Leaf<T> = std::sync::Mutex<T>;
@@ -94,8 +88,9 @@ pub(crate) struct Link {
     room: Owned,
     sending: End<Sender>,
     receiving: End<Receiver>,
-    /// How many waits in a row have not ended with a look.
-    vain: AtomicU32,
+    spin: Spin,
+    /// Whether messages wait to be sent: whoever sends without waiting queues behind them.
+    queued: AtomicBool,
     /// The memory of long messages.
     spares: Arc<Spares>,
     /// The message that `recv` could not map.
@@ -116,7 +111,7 @@ pub(crate) struct Letter {
 }
 
 /// What stopped a call.
-enum Stopped {
+pub(crate) enum Stopped {
     Net(NetError),
     Link(LinkError),
     Python(PyErr),
@@ -253,6 +248,20 @@ impl Link {
         Link::until(&self.socket, Direction::Write, wait, send)
     }
 
+    /// Sends one short message if that needs no waiting and nothing else is queued; returns whether it was sent.
+    pub(crate) fn put(&self, sources: &[Source<'_>]) -> Result<bool, Stopped> {
+        if self.generation != generation() {
+            return Err(Stopped::Link(LinkError::Ended));
+        }
+        // Ordering: Acquire pairs with the Release in `_hold`. Whoever queued something before this call has set it before;
+        // when it is not set any more, what was queued is sent.
+        if self.queued.load(Ordering::Acquire) {
+            return Ok(false);
+        }
+        let len = sources.iter().map(Source::len).sum();
+        self.post_parts(len, sources, None, &[])
+    }
+
     /// As `send_parts`, but never waits: false if there is no room, or somebody else sends.
     fn post_parts(
         &self,
@@ -261,7 +270,11 @@ impl Link {
         apart: Option<BorrowedFd<'_>>,
         fds: &[BorrowedFd<'_>],
     ) -> Result<bool, Stopped> {
-        if !self.sending.turn.try_lock() {
+        let try_lock = || {
+            std::hint::spin_loop();
+            self.sending.turn.try_lock()
+        };
+        if !(self.sending.turn.try_lock() || (0..TRIES).any(|_| try_lock())) {
             return Ok(false);
         }
         let _turn = Turn(&self.sending.turn);
@@ -290,30 +303,56 @@ impl Link {
         sent.map_err(|stopped| stopped.raise(py, self, true))
     }
 
+    /// The next message. Those that belong to streams go to `streams`, if there are any.
     fn recv_one<'py>(
         &self,
         py: Python<'py>,
         wait: Wait,
+        streams: Option<&Streams>,
     ) -> Result<(Bound<'py, PyAny>, Vec<OwnedFd>), Stopped> {
         let _turn = self.receiving.turn(wait).map_err(NetError::Wait)?;
         let mut spun = wait == Wait::No;
+        let mut batch = streams.map(Batch::new);
         let receive = |socket: BorrowedFd<'_>| {
             loop {
                 let mut receiver = self.receiving.state();
-                if !spun && receiver.is_empty() {
-                    spun = true;
-                    drop(receiver);
-                    self.spin(py);
-                    continue;
+                if receiver.is_empty() {
+                    if batch.as_mut().is_some_and(|batch| batch.is_turn_of_others(1)) {
+                        drop(receiver);
+                        goslings::yield_now();
+                        continue;
+                    }
+                    if !spun {
+                        spun = true;
+                        drop(receiver);
+                        self.spin.until(py, || !self.receiving.state().is_empty());
+                        continue;
+                    }
                 }
                 let Some(len) = receiver.next(socket)? else {
                     spun = false;
                     return Ok(None);
                 };
+                if let Some(batch) = &mut batch {
+                    let collected = batch.collect(&mut receiver);
+                    if !batch.is_empty() {
+                        drop(receiver);
+                        batch.deliver(py)?;
+                        collected?;
+                        if batch.is_turn_of_others(TURN) {
+                            goslings::yield_now();
+                        }
+                        continue;
+                    }
+                    collected?;
+                }
                 drop(receiver);
                 let (bytes, room) = new_bytes(py, len).map_err(Stopped::Python)?;
                 // The turn is ours: it is still the next one.
                 let message = self.receiving.state().take(socket, room)?;
+                if streams.is_some() && bytes.as_bytes().first() == Some(&VALUE) {
+                    return Err(LinkError::Garbage("a value without a head, or with descriptors").into());
+                }
                 return match message.body {
                     Body::Copied => Ok(Some((bytes.into_any(), message.fds))),
                     Body::Apart(segment, len) => {
@@ -333,30 +372,6 @@ impl Link {
             self.sending.state().reader_is_gone();
         }
         received
-    }
-
-    /// Looks for a while whether something comes, detached, if that is worth while.
-    fn spin(&self, py: Python<'_>) {
-        // Ordering: Relaxed. A count of the one whose turn it is.
-        let vain = self.vain.load(Ordering::Relaxed);
-        let came = (vain < VAIN || vain.is_multiple_of(PROBE)) && detached(py, || self.comes_soon());
-        // Ordering: Relaxed. As above.
-        self.vain.store(if came { 0 } else { vain.wrapping_add(1) }, Ordering::Relaxed);
-    }
-
-    fn comes_soon(&self) -> bool {
-        let until = Instant::now() + SPIN;
-        loop {
-            for _ in 0..LOOKS {
-                if !self.receiving.state().is_empty() {
-                    return true;
-                }
-                std::hint::spin_loop();
-            }
-            if Instant::now() >= until {
-                return false;
-            }
-        }
     }
 
     fn unmapped(&self) -> std::sync::MutexGuard<'_, Option<OwnedFd>> {
@@ -475,7 +490,8 @@ impl Link {
             room: Owned::new(room),
             sending: End::new(sender),
             receiving: End::new(receiver),
-            vain: AtomicU32::new(0),
+            spin: Spin::default(),
+            queued: AtomicBool::new(false),
             spares: Arc::default(),
             unmapped: Leaf::new(None),
             closed: AtomicBool::new(false),
@@ -565,9 +581,30 @@ impl Link {
         self.here()?;
         may_block(py, "go(link.recv)")?;
         let wait = wait(timeout)?;
-        let (bytes, fds) = self.recv_one(py, wait).map_err(|stopped| stopped.raise(py, self, false))?;
+        let (bytes, fds) = self.recv_one(py, wait, None).map_err(|stopped| stopped.raise(py, self, false))?;
         let fds = PyList::new(py, fds.into_iter().map(IntoRawFd::into_raw_fd))?;
         Ok((bytes, fds))
+    }
+
+    /// As `recv`, without a timeout, but values of streams go to their channels.
+    fn _recv<'py>(
+        &self,
+        py: Python<'py>,
+        streams: &Streams,
+    ) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyList>)> {
+        operation(py, "Link.recv", On::Anything)?;
+        self.here()?;
+        may_block(py, "go(link.recv)")?;
+        let received = self.recv_one(py, Wait::Forever, Some(streams));
+        let (bytes, fds) = received.map_err(|stopped| stopped.raise(py, self, false))?;
+        let fds = PyList::new(py, fds.into_iter().map(IntoRawFd::into_raw_fd))?;
+        Ok((bytes, fds))
+    }
+
+    /// Whether messages wait to be sent: then values of streams queue behind them.
+    fn _hold(&self, queued: bool) {
+        // Ordering: Release. See `put`.
+        self.queued.store(queued, Ordering::Release);
     }
 
     /// Closes this end: calls that wait fail with OSError (EBADF), the other side receives what was sent, then the end. Closing

@@ -15,6 +15,7 @@ use crate::goroutine::{self, Goroutine};
 use crate::host;
 use crate::mutex::PyMutex;
 use crate::stm::{self, Given};
+use crate::stream::Foreign;
 use crate::value::Channel;
 use crate::waitgroup::WaitGroup;
 use goslings::Wait;
@@ -248,6 +249,32 @@ unsafe extern "C" fn anext<C: Replaced>(object: *mut PyObject) -> *mut PyObject 
     let py = this.py();
     answer(py, || {
         Awaitable::receiving(py, ChannelOf::new(&this), Form::Next, Wait::Forever).map(Py::into_ptr)
+    })
+}
+
+/// The function that PyO3 made for sending on a channel of another process.
+static SEND_ELSEWHERE: OnceLock<PyCFunctionFastWithKeywords> = OnceLock::new();
+
+unsafe extern "C" fn send_elsewhere(
+    object: *mut PyObject,
+    args: *const *mut PyObject,
+    count: isize,
+    names: *mut PyObject,
+) -> *mut PyObject {
+    if count != 1 || !names.is_null() || !host::may_block_here() {
+        // SAFETY: as this function was called.
+        return unsafe { usual(&SEND_ELSEWHERE)(object, args, count, names) };
+    }
+    // SAFETY: a method is called attached, with an object of its class, and as many arguments as said; the caller keeps them.
+    let (this, value) = unsafe {
+        let py = Python::assume_attached();
+        let this: Borrowed<'_, '_, Foreign> = Borrowed::from_ptr(py, object).cast_unchecked();
+        (this, Borrowed::from_ptr(py, *args))
+    };
+    let py = this.py();
+    answer(py, || {
+        Foreign::send_here(&this, &value)?;
+        Ok(py.None().into_ptr())
     })
 }
 
@@ -606,6 +633,8 @@ pub(crate) fn install(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
     // SAFETY: the function is that one.
     unsafe { replace_function(module, "atomically", atomically, Some(&ATOMICALLY)) }?;
+    // SAFETY: the function is of this method.
+    unsafe { replace::<Foreign>(py, c"_send", send_elsewhere, &SEND_ELSEWHERE) }?;
     install_senders::<PyChan>(py)?;
     install_senders::<SendChan>(py)?;
     install_receivers::<PyChan>(py)?;

@@ -333,6 +333,29 @@ impl Receiver {
         self.own = true;
     }
 
+    /// Takes the next message if there is one that is short, without descriptors, and whose first eight bytes are `wanted`:
+    /// appends it to `into`. Whoever writes may change the bytes meanwhile: what is in `into` counts.
+    ///
+    /// # Errors
+    /// [`LinkError`].
+    pub fn take_if(
+        &mut self,
+        into: &mut Vec<u8>,
+        wanted: impl FnOnce([u8; 8]) -> bool,
+    ) -> Result<bool, LinkError> {
+        let Some(record) = self.record()? else { return Ok(false) };
+        let Some((ring, bell)) = &mut self.ring else { return Ok(false) };
+        let plain = record.kind == INLINE && record.fds == 0 && record.len >= 8;
+        if !plain || !wanted(ring.first_word().to_le_bytes()) {
+            return Ok(false);
+        }
+        ring.append(record, into);
+        if ring.release(record) {
+            bell.ring();
+        }
+        Ok(true)
+    }
+
     /// Whether there is nothing to read, a moment ago: cheap, for those who look again and again.
     #[must_use]
     pub fn is_empty(&self) -> bool {

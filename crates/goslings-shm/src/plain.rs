@@ -68,6 +68,16 @@ impl<'a> Plain<'a> {
         }
     }
 
+    /// How many bytes it takes, about.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        match self {
+            Plain::Bytes(bytes) | Plain::Pickle(bytes) => bytes.len(),
+            Plain::Str(str) => str.len(),
+            _ => 8,
+        }
+    }
+
     /// The value that was written as this.
     ///
     /// # Errors

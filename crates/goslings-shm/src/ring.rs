@@ -327,6 +327,15 @@ impl<M: Memory> Consumer<M> {
         copy_words(words, after);
     }
 
+    /// The same, to the end of `into`.
+    pub(crate) fn append(&self, record: Record, into: &mut Vec<u8>) {
+        into.reserve(record.len);
+        let len = into.len();
+        self.copy(record, &mut into.spare_capacity_mut()[..record.len]);
+        // SAFETY: so many are reserved, and `copy` has filled all of them.
+        unsafe { into.set_len(len + record.len) };
+    }
+
     /// The first 8 bytes of the record that `next` has just given, as a little-endian number.
     pub(crate) fn first_word(&self) -> u64 {
         let words = self.memory.words();

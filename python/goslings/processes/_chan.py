@@ -18,28 +18,26 @@ from types import GenericAlias
 from typing import Any, NoReturn, Self
 
 from goslings._errors import Closed, WouldBlock
-from goslings._goslings import _Allowance, _Claims, _may_block, chan
-from goslings.processes import _messages, _pickle, _pump, _select
+from goslings._goslings import _Claims, _Foreign, _may_block, chan
+from goslings.processes import _pump, _select
 
 __all__ = ["Chan", "RecvChan", "SendChan"]
 
 _MISSING = object()
-_SMALL = 4096
-"""Plain values of fewer bytes are sent on credit; larger ones wait for their answer."""
 
 
 class Origin:
     """What this process has of a channel of a peer."""
 
-    __slots__ = ("__weakref__", "_capacity", "_views", "allowance", "claims", "count", "number", "peer")
+    __slots__ = ("__weakref__", "_capacity", "_views", "claims", "count", "number", "outflow", "peer")
 
     def __init__(self, peer: Any, number: int) -> None:
         self.peer = peer
         self.number = number
         self.count = 0
         """References that came in; under the peer's lock."""
-        self.allowance: _Allowance | None = None
-        """Sends that need no answer, if home has promised some."""
+        self.outflow = peer.outflow(number)
+        """What sends without an answer, if home has promised room."""
         self.claims: _Claims | None = None
         """Values that can be received without asking, if home sends copies ahead."""
         self._capacity: int | None = None
@@ -67,7 +65,7 @@ class Origin:
         return self._capacity
 
 
-class _Common:
+class _Common(_Foreign):
     """What the channel and its views share."""
 
     __slots__ = ("__weakref__", "_goslings_home", "_origin")
@@ -118,35 +116,38 @@ class _Sends(_Common):
 
     __slots__ = ()
 
-    def send(self, value: Any, timeout: float | None = None) -> None:
-        """As `chan.send`: blocks until a receiver takes the value or home has stored it."""
-        _may_block("ch.asend(value)")
-        if self._origin.allowance is not None and self._on_credit(value):
-            return
-        self._sent(_select.wait([(self, True, value)], _checked_timeout(timeout)))
+    send = _Foreign._send
+
+    def _send_otherwise(self, value: Any, timeout: float | None, sent: bool | bytes | None) -> None:
+        """What `send` has not done in one step; `sent` is what `_Outflow.send` says."""
+        seconds = _checked_timeout(timeout)
+        cases = self._case(value, sent)
+        if cases is not None:
+            self._sent(_select.wait(cases, seconds, packed=True))
 
     async def asend(self, value: Any, timeout: float | None = None) -> None:
         """As `chan.asend`."""
-        if self._origin.allowance is not None and self._on_credit(value):
+        sent = self._origin.outflow.send(value)
+        if sent is True:
             return
-        self._sent(await _select.await_([(self, True, value)], _checked_timeout(timeout)))
+        seconds = _checked_timeout(timeout)
+        cases = self._case(value, sent)
+        if cases is not None:
+            self._sent(await _select.await_(cases, seconds, packed=True))
 
-    def _on_credit(self, value: Any) -> bool:
-        """Sends the value, if home has promised room for one that is small."""
+    def _case(self, value: Any, sent: bool | bytes | None) -> list[tuple[Any, bool, Any]] | None:
+        """Sends what needs no answer; else what is to be asked of home."""
         origin = self._origin
-        allowance = origin.allowance
-        assert allowance is not None
-        if type(value) in _pickle.PLAIN and (type(value) not in (bytes, str) or len(value) < _SMALL):
-            if not allowance.take():
-                return False
-            origin.peer.post((_messages.STREAM, origin.number, value))
-            return True
-        fds: list[int] = []
-        payload = origin.peer.pack(value, "value", fds)
-        if fds or _pickle.is_large(payload) or not allowance.take():
-            return False
-        origin.peer.post((_messages.STREAM_PACKED, origin.number, payload))
-        return True
+        if type(sent) is not bytes:
+            fds: list[int] = []
+            payload = origin.peer.pack(value, "value", fds)
+            small = sent is None and not fds and type(payload[0]) is bytes and not payload[1]
+            sent = origin.outflow.send_pickle(payload[0]) if small else False
+            if sent is False:
+                return [(self, True, (payload, fds))]
+        if type(sent) is bytes:
+            origin.peer.post_frame([sent])
+        return None
 
     def _sent(self, outcome: _select.Outcome) -> None:
         if outcome.index < 0:

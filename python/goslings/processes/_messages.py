@@ -1,7 +1,8 @@
 """Messages between two processes: a small tuple whose first item says what it is, and buffers beside it.
 
-A frame on the link is the tuple's pickle. With buffers it is, after a zero, which no pickle begins with: the length of
-the pickle and the number of buffers, the lengths of these, the pickle, and each buffer at a multiple of 64 bytes, so
+Values of streams are records of their own kind, which Python code does not see (crates/goslings-py/src/stream.rs). Any
+other frame on the link is the tuple's pickle. With buffers it is, after a zero, which no pickle begins with: the length
+of the pickle and the number of buffers, the lengths of these, the pickle, and each buffer at a multiple of 64 bytes, so
 that arrays are aligned where they are mapped.
 """
 
@@ -31,8 +32,6 @@ READY = 12  # the worker has started; payload of its initializer's exception, or
 BYE = 13  # end when you have nothing to do
 ANSWERED = 14  # op, the answer to a question
 CREDIT = 17  # channel: a page with sends that need no answer comes with it (crates/goslings-py/src/credit.rs)
-STREAM = 18  # channel, a plain value, which was sent on credit
-STREAM_PACKED = 19  # channel, payload: the same for others
 LEASE = 30  # channel: a page by which its values can be claimed comes with it (crates/goslings-py/src/lease.rs)
 LEASED = 31  # channel, number of the first, values, places of those that are pickles: copies of what comes next
 MORE = 32  # channel: values of it were claimed, look, and send more copies

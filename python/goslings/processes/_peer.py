@@ -43,11 +43,12 @@ from goslings._goslings import (
     RecvChan,
     Segment,
     SendChan,
-    _Allowance,
     _Claims,
     _Credit,
     _Lease,
     _Letter,
+    _Outflow,
+    _Streams,
     chan,
     go,
 )
@@ -86,16 +87,18 @@ Failure = tuple[_pickle.Payload | None, str, str]
 class Lent:
     """A channel of ours, or one that we have from another peer, that the peer may use."""
 
-    __slots__ = ("channel", "copied", "count", "credit", "lease", "pause", "receives", "sends", "views")
+    __slots__ = ("channel", "copied", "count", "credit", "lease", "page", "pause", "receives", "sends", "views")
 
     def __init__(self, channel: Any) -> None:
         self.channel = channel
         self.count = 0
         self.views: dict[int, Any] = {}
         self.sends = 0
-        """How many sends were asked for, up to the number that makes a stream."""
+        """How many sends were asked for."""
         self.credit: _Credit | None = None
         """What the peer may send without asking."""
+        self.page: Segment | None = None
+        """What that is counted in."""
         self.receives = 0
         """How many receives were asked for, up to the number that makes a lease."""
         self.lease: _Lease | None = None
@@ -136,6 +139,7 @@ class Peer:
         self._receipts: dict[int, Any] = {}
         self._exports: dict[int, Lent] = {}
         self._export_numbers: dict[Any, int] = {}
+        self._streams = _Streams(pickle.loads, _report)
         self._imports: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
         self.gone: collections.deque[tuple[int, int]] = collections.deque()
         """Imports that were collected, with their counts; told by the pump."""
@@ -154,6 +158,10 @@ class Peer:
         parts: Any = _messages.encode(message, large)
         if large or len(parts[0]) > _SHORT:
             parts = self._link._written(parts)  # copied once, whenever it is sent
+        self.post_frame(parts, fds)
+
+    def post_frame(self, parts: Any, fds: Sequence[int] = ()) -> None:
+        """The same for the parts of a frame."""
         with self._lock:
             start = not self._outbox
             try:
@@ -163,6 +171,7 @@ class Peer:
                 return
             kept = parts if isinstance(parts, _Letter) else [bytes(part) for part in parts]
             self._outbox.append((kept, [os.dup(fd) for fd in fds]))
+            self._link._hold(True)
         if start:
             go(self._write)
 
@@ -176,6 +185,7 @@ class Peer:
             with self._lock:
                 self._outbox.popleft()
                 if not self._outbox:
+                    self._link._hold(False)
                     return
 
     def let_write(self) -> None:
@@ -196,6 +206,10 @@ class Peer:
     def unpack(self, payload: _pickle.Payload, fds: Sequence[int] = ()) -> Any:
         """The value that the other side has packed."""
         return _pickle.loads(payload, self._writable, fds)
+
+    def outflow(self, number: int) -> _Outflow:
+        """The sending end of a stream to a channel of the other side."""
+        return _Outflow(self._link, number)
 
     def _reduce(self, obj: Any) -> Any:
         kind = type(obj)
@@ -326,8 +340,6 @@ class Peer:
             _messages.RELEASE: self._on_release,
             _messages.ASK: self._on_ask,
             _messages.CREDIT: self._on_credit,
-            _messages.STREAM: self._on_stream,
-            _messages.STREAM_PACKED: self._on_stream_packed,
             _messages.LEASE: self._on_lease,
             _messages.LEASED: self._on_leased,
             _messages.MORE: self._on_more,
@@ -337,7 +349,7 @@ class Peer:
         while True:
             unmapped = None
             try:
-                frame, fds = link.recv()
+                frame, fds = link._recv(self._streams)
             except EOFError:
                 return
             except (OSError, MemoryError):
@@ -446,6 +458,7 @@ class Peer:
                 # Equal to its views: whichever was lent first.
                 self._export_numbers.pop(lent.channel, None)
         if gone:
+            self._streams.remove(number)
             lent.end()
 
     # Streams: a channel with a buffer promises some of it to a peer that sends again and again, so that the sends need
@@ -456,39 +469,26 @@ class Peer:
         lent = self._exports.get(number)
         if lent is None or getattr(lent.channel, "_goslings_home", None) is not None:
             return
-        if lent.credit is not None:
-            lent.credit.more()
-            return
         lent.sends += 1
-        if lent.sends == _STREAM_SENDS and lent.channel.capacity >= _STREAM_SENDS:
-            segment = Segment(_PAGE)
-            lent.credit = _Credit(lent.channel, segment, min(lent.channel.capacity, _STREAM_MOST))
-            self.post((_messages.CREDIT, number), False, [segment.fileno()])
+        if lent.credit is not None:
+            if lent.credit.more() and lent.sends % _STREAM_SENDS == 0:
+                # It has credit, and does not use it: perhaps it has forgotten the channel meanwhile, and the page.
+                self._lend_credit(number, lent)
+        elif lent.sends == _STREAM_SENDS and lent.channel.capacity >= _STREAM_SENDS:
+            lent.page = Segment(_PAGE)
+            lent.credit = _Credit(lent.channel, lent.page, min(lent.channel.capacity, _STREAM_MOST))
+            self._streams.add(number, lent.credit)
+            self._lend_credit(number, lent)
             lent.credit.more()
+
+    def _lend_credit(self, number: int, lent: Lent) -> None:
+        assert lent.page is not None
+        self.post((_messages.CREDIT, number), False, [lent.page.fileno()])
 
     def _on_credit(self, fds: list[int], number: int) -> None:
         origin = self._imports.get(number)
         if origin is not None:
-            origin.allowance = _Allowance(Segment.from_fd(fds.pop()))
-
-    def _on_stream(self, fds: list[int], number: int, value: Any) -> None:
-        self._credit(number).arrive(value)
-
-    def _on_stream_packed(self, fds: list[int], number: int, payload: _pickle.Payload) -> None:
-        try:
-            value = self.unpack(payload, fds)
-        except Exception as error:
-            # Whoever sent it has gone on: nobody is there to be told but the program's log.
-            self._credit(number).lost()
-            go(_raise, error)
-            return
-        self._credit(number).arrive(value)
-
-    def _credit(self, number: int) -> _Credit:
-        credit = self._exports[number].credit
-        if credit is None:
-            raise ValueError("a value came without credit")
-        return credit
+            origin.outflow.allow(Segment.from_fd(fds.pop()))
 
     # Leases: whoever receives again and again gets copies of what comes next, and claims it by a count in a page that
     # all who take part share.
@@ -707,6 +707,11 @@ def _refuse(obj: Any) -> None:
     """For copies of values that others may receive: they hold no references to channels, which are counted."""
     if type(obj) in (chan, SendChan, RecvChan) or hasattr(type(obj), "_goslings_view"):
         raise pickle.PicklingError("a channel does not travel ahead")
+
+
+def _report(error: BaseException) -> None:
+    """A value of a stream could not be rebuilt: to the program's log, as what a goroutine raises."""
+    go(_raise, error)
 
 
 def _raise(error: BaseException) -> None:

@@ -379,10 +379,10 @@ def again(error: BaseException) -> None:
         raise error
 
 
-def wait(cases: Cases, timeout: float | None) -> Outcome:
+def wait(cases: Cases, timeout: float | None, packed: bool = False) -> Outcome:
     """Carries out a select, waiting at most `timeout` seconds; an outcome with index -1 then. It is settled."""
     answer = chan[Outcome](1)
-    handle = start(cases, timeout is None or timeout > 0, answer.try_send)
+    handle = start(cases, timeout is None or timeout > 0, answer.try_send, packed)
     try:
         outcome = answer.recv(timeout if timeout is None or timeout > 0 else None)
     except BaseException as error:
@@ -391,10 +391,10 @@ def wait(cases: Cases, timeout: float | None) -> Outcome:
     return _checked(outcome)
 
 
-async def await_(cases: Cases, timeout: float | None) -> Outcome:
+async def await_(cases: Cases, timeout: float | None, packed: bool = False) -> Outcome:
     """The same, awaited."""
     answer = chan[Outcome](1)
-    handle = start(cases, timeout is None or timeout > 0, answer.try_send)
+    handle = start(cases, timeout is None or timeout > 0, answer.try_send, packed)
     try:
         outcome = await answer.arecv(timeout if timeout is None or timeout > 0 else None)
     except BaseException as error:

@@ -388,22 +388,16 @@ impl<T> Chan<T> {
         }
     }
 
-    /// Promises slots of the buffer to a sender elsewhere, such that he has up to `target`.
+    /// Promises slots of the buffer to a sender elsewhere, such that he has up to `target` from now on, also of those that
+    /// become free later.
     pub fn promise(&self, to: &std::sync::Arc<dyn Promise>, target: u32) {
         self.state.lock().promise(to, target);
     }
 
-    /// A value that was sent on a promise has arrived.
-    ///
-    /// # Errors
-    /// The value, if there was no promise.
-    pub fn arrive(&self, to: &std::sync::Arc<dyn Promise>, value: T, target: u32) -> Result<(), T> {
-        let wakes = self.state.lock().arrive(to, value, target)?;
-        if let Some(wake) = wakes.one {
-            wake.wake();
-        }
-        wakes.all.wake_all();
-        Ok(())
+    /// Values that were sent on a promise have arrived, in this order. What is more than was promised stays where it is.
+    pub fn arrive(&self, to: &std::sync::Arc<dyn Promise>, values: &mut std::collections::VecDeque<T>) {
+        let wakes = self.state.lock().arrive(to, values);
+        wakes.wake_all();
     }
 
     /// A value that was sent on a promise cannot be had: its slot is free.

@@ -9,7 +9,8 @@
 //!
 //! * Slots may be promised to senders elsewhere (`Promise`): they count as full, and are taken back as soon as somebody
 //!   else would have to wait for them. What is not taken back is on its way, and arrives or is called off. Until then a
-//!   closed channel is not drained.
+//!   closed channel is not drained. When half of what he may have is used up he gets more, by whoever brings his values and
+//!   by whoever receives them, a quarter at least: so he seldom looks in vain, and a look costs little.
 //! * Values at the front may be leased to receivers elsewhere (`lease.rs`): "the buffer" above means these, too. Claims
 //!   that nobody here has looked for yet make room that senders who wait do not know of; until they are told, those who
 //!   come later queue behind them.
@@ -36,6 +37,8 @@ struct Promised {
     to: Arc<dyn Promise>,
     /// How many are neither taken back nor filled.
     slots: u32,
+    /// How many he has at most.
+    target: u32,
 }
 
 pub(crate) struct State<T> {
@@ -59,12 +62,6 @@ pub(crate) struct Looked<T> {
     pub(crate) wakes: WakeList<T>,
     /// To be dropped.
     pub(crate) spent: Vec<T>,
-}
-
-/// Whom to wake, once the lock is released.
-pub(crate) struct Wakes<T> {
-    pub(crate) one: Option<Wake>,
-    pub(crate) all: WakeList<T>,
 }
 
 /// What became of a send that does not wait.
@@ -168,6 +165,7 @@ impl<T> State<T> {
     /// Values were claimed elsewhere.
     pub(crate) fn claimed(&mut self) -> Looked<T> {
         let wakes = self.settle();
+        self.renew_all();
         Looked { wakes, spent: self.leased.as_mut().map_or_else(Vec::new, |leased| leased.spent()) }
     }
 
@@ -222,57 +220,78 @@ impl<T> State<T> {
         self.has_room()
     }
 
-    /// Promises slots to a sender elsewhere, such that he has up to `target`: none while somebody waits to send.
+    /// Promises slots to a sender elsewhere, such that he has up to `target` from now on: what there is of them, and none
+    /// while somebody waits to send.
     pub(crate) fn promise(&mut self, to: &Arc<dyn Promise>, target: u32) {
+        if self.closed {
+            return;
+        }
+        let index = self.index_of(to).unwrap_or_else(|| {
+            self.promised.push(Promised { to: Arc::clone(to), slots: 0, target });
+            self.promised.len() - 1
+        });
+        self.promised[index].target = target;
+        self.renew(index, 1);
+    }
+
+    fn index_of(&self, to: &Arc<dyn Promise>) -> Option<usize> {
+        self.promised.iter().position(|promised| Arc::ptr_eq(&promised.to, to))
+    }
+
+    /// Promises more, if that is `at_least` so much.
+    fn renew(&mut self, index: usize, at_least: u32) {
         if self.closed || self.senders.has_any() {
             return;
         }
         self.look();
         let free = self.capacity.saturating_sub(self.buffer.len() + self.leased() + self.reserved);
-        let free = u32::try_from(free).unwrap_or(u32::MAX);
-        let index = self.promised.iter().position(|promised| Arc::ptr_eq(&promised.to, to));
-        let index = index.unwrap_or_else(|| {
-            self.promised.push(Promised { to: Arc::clone(to), slots: 0 });
-            self.promised.len() - 1
-        });
         let promised = &mut self.promised[index];
-        let wanted = target.saturating_sub(promised.slots).min(free);
-        if wanted > 0 && wanted >= target / 4 {
-            promised.slots += wanted;
-            self.reserved += wanted as usize;
-            promised.to.add(wanted);
+        let wanted = promised.target.saturating_sub(promised.slots);
+        let more = wanted.min(u32::try_from(free).unwrap_or(u32::MAX));
+        if more > 0 && more >= at_least {
+            promised.slots += more;
+            self.reserved += more as usize;
+            promised.to.add(more);
         }
     }
 
-    /// A value that was sent on a promise has arrived. Gives it back if there was no promise.
-    pub(crate) fn arrive(&mut self, to: &Arc<dyn Promise>, value: T, target: u32) -> Result<Wakes<T>, T> {
-        let mine =
-            self.promised.iter_mut().find(|promised| Arc::ptr_eq(&promised.to, to) && promised.slots > 0);
-        let Some(promised) = mine else { return Err(value) };
-        promised.slots -= 1;
-        let low = promised.slots <= target / 2;
-        self.reserved -= 1;
-        let one = if let Some(mut receiver) = self.receivers.pop() {
-            receiver.put(value);
-            Some(receiver.wake_later())
-        } else {
-            self.buffer.push_back(value);
-            None
-        };
-        if low {
-            self.promise(to, target);
+    /// Promises more to those who have used up half, if it is worth while.
+    #[inline]
+    fn renew_all(&mut self) {
+        for index in 0..self.promised.len() {
+            let Promised { slots, target, .. } = self.promised[index];
+            if slots <= target / 2 {
+                self.renew(index, target / 4);
+            }
         }
-        let mut all = WakeList::new();
-        self.drained(&mut all);
-        Ok(Wakes { one, all })
+    }
+
+    /// Values that were sent on a promise have arrived, in this order. What is more than was promised stays where it is.
+    pub(crate) fn arrive(&mut self, to: &Arc<dyn Promise>, values: &mut VecDeque<T>) -> WakeList<T> {
+        let mut wakes = WakeList::new();
+        let Some(index) = self.index_of(to) else { return wakes };
+        let slots = &mut self.promised[index].slots;
+        let mut left = values.len().min(*slots as usize);
+        // No more than `slots`.
+        *slots -= left as u32;
+        self.reserved -= left;
+        while left > 0 {
+            let Some(mut receiver) = self.receivers.pop() else { break };
+            receiver.put(values.pop_front().expect("as many as are left"));
+            wakes.push(receiver);
+            left -= 1;
+        }
+        self.buffer.extend(values.drain(..left));
+        self.renew_all();
+        self.drained(&mut wakes);
+        wakes
     }
 
     /// A value that was sent on this promise cannot be had.
     pub(crate) fn lost(&mut self, to: &Arc<dyn Promise>) -> WakeList<T> {
-        let mine =
-            self.promised.iter_mut().find(|promised| Arc::ptr_eq(&promised.to, to) && promised.slots > 0);
-        if let Some(promised) = mine {
-            promised.slots -= 1;
+        let mine = self.index_of(to).map(|index| &mut self.promised[index].slots).filter(|slots| **slots > 0);
+        if let Some(slots) = mine {
+            *slots -= 1;
             self.reserved -= 1;
         }
         let mut wakes = WakeList::new();
@@ -282,9 +301,7 @@ impl<T> State<T> {
 
     /// Nothing more arrives on this promise: its slots are free.
     pub(crate) fn call_off(&mut self, to: &Arc<dyn Promise>) -> WakeList<T> {
-        let Some(index) = self.promised.iter().position(|promised| Arc::ptr_eq(&promised.to, to)) else {
-            return WakeList::new();
-        };
+        let Some(index) = self.index_of(to) else { return WakeList::new() };
         let promised = self.promised.swap_remove(index);
         promised.to.take_back();
         self.reserved -= promised.slots as usize;
@@ -329,6 +346,9 @@ impl<T> State<T> {
                 self.buffer.push_back(sender.take());
                 sender.wake_later()
             });
+            if !self.promised.is_empty() {
+                self.renew_all();
+            }
             return Received::Value(value, wake);
         }
         if let Some(mut sender) = self.senders.pop() {

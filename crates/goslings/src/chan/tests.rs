@@ -156,6 +156,18 @@ impl Left {
         let before = self.0.fetch_sub(sends, std::sync::atomic::Ordering::Relaxed);
         assert!(before >= sends);
     }
+
+    fn left(&self) -> u32 {
+        // Ordering: Relaxed. As above.
+        self.0.load(std::sync::atomic::Ordering::Relaxed)
+    }
+}
+
+/// What was not promised of these.
+fn arrives(chan: &Chan<i32>, promise: &std::sync::Arc<dyn super::Promise>, values: &[i32]) -> Vec<i32> {
+    let mut values = values.iter().copied().collect();
+    chan.arrive(promise, &mut values);
+    values.into()
 }
 
 #[test]
@@ -169,9 +181,53 @@ fn promised_slots_are_full_until_somebody_wants_them() {
         assert!(chan.try_send(value).is_ok(), "three were taken back");
     }
     assert!(chan.try_send(3).is_err(), "one is on its way");
-    assert!(chan.arrive(&promise, 9, 4).is_ok());
+    assert!(arrives(&chan, &promise, &[9]).is_empty());
     assert_eq!((0..4).map(|_| chan.try_recv().unwrap()).collect::<Vec<_>>(), [0, 1, 2, 9]);
-    assert_eq!(chan.arrive(&promise, 9, 4), Err(9), "the buffer was full: nothing was promised again");
+    assert_eq!(left.left(), 3, "who receives promises again, up to more than half");
+    left.take(3);
+    assert_eq!(arrives(&chan, &promise, &[1, 2, 3, 4, 5]), [4, 5], "more than was promised");
+    assert_eq!((chan.len(), left.left()), (3, 1));
+}
+
+#[test]
+fn what_arrives_together_is_received_in_order_by_those_who_wait_and_by_others() {
+    let chan = std::sync::Arc::new(Chan::new(8));
+    let left = std::sync::Arc::new(Left::default());
+    let promise: std::sync::Arc<dyn super::Promise> = left.clone();
+    chan.promise(&promise, 8);
+    left.take(3);
+    let receiver = std::thread::spawn({
+        let chan = std::sync::Arc::clone(&chan);
+        move || chan.recv(Wait::Forever)
+    });
+    while !chan.has_receivers() {
+        std::thread::yield_now();
+    }
+    assert!(arrives(&chan, &promise, &[1, 2, 3]).is_empty());
+    assert_eq!(receiver.join().unwrap().ok(), Some(1));
+    assert_eq!((chan.try_recv().ok(), chan.try_recv().ok()), (Some(2), Some(3)));
+}
+
+#[test]
+fn nothing_is_promised_while_somebody_waits_to_send_or_after_the_end() {
+    let chan = std::sync::Arc::new(Chan::new(1));
+    let left = std::sync::Arc::new(Left::default());
+    let promise: std::sync::Arc<dyn super::Promise> = left.clone();
+    chan.try_send(0).unwrap();
+    let sender = std::thread::spawn({
+        let chan = std::sync::Arc::clone(&chan);
+        move || chan.send(1, Wait::Forever)
+    });
+    while !chan.state().lock().senders.has_any() {
+        std::thread::yield_now();
+    }
+    chan.promise(&promise, 1);
+    assert_eq!(chan.try_recv().ok(), Some(0));
+    assert!(sender.join().unwrap().is_ok());
+    assert_eq!(left.left(), 0, "the one slot is the sender's who waited");
+    chan.close().unwrap();
+    assert_eq!(chan.try_recv().ok(), Some(1));
+    assert_eq!(left.left(), 0, "closed");
 }
 
 #[test]
@@ -183,7 +239,7 @@ fn a_closed_channel_is_drained_when_nothing_is_on_its_way() {
     left.take(2);
     chan.close().unwrap();
     assert!(matches!(chan.try_recv(), Err(TryRecvError::Empty)));
-    assert!(chan.arrive(&promise, 1, 4).is_ok());
+    assert!(arrives(&chan, &promise, &[1]).is_empty());
     assert_eq!(chan.try_recv().ok(), Some(1));
     assert!(matches!(chan.try_recv(), Err(TryRecvError::Empty)));
     chan.call_off(&promise);
