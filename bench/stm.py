@@ -145,7 +145,7 @@ def look(some: tuple[TVar[int], ...]) -> int:
 
 
 def there_and_back(times: int = 20_000) -> float:
-    """How long a word takes between two threads that look for it all the time, in ns; what their looks cost included."""
+    """How long a word takes between two threads that look for it all the time: ns, what their looks cost included."""
     word = AtomicInt()
 
     def answer() -> None:

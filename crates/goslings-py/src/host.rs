@@ -5,6 +5,7 @@
 
 use crate::awaitable::{Awaitable, Went};
 use crate::goroutine::{self, Goroutine};
+use crate::nested;
 use crate::preempt;
 use crate::stacks;
 use goslings::{AREA_SIZE, Area, Host, Job, JobVTable, StackBounds, Step, Task};
@@ -252,6 +253,7 @@ pub(crate) fn install(py: Python<'_>) -> PyResult<()> {
     goslings::set_host(&Interpreter);
     install_finalizer(py);
     install_steps(py);
+    nested::install(py);
     preempt::install(py)
 }
 
@@ -779,7 +781,7 @@ fn install_steps(py: Python<'_>) {
     // SAFETY: a heap type of ours with methods `__await__` and `__next__`, and so with these slots; nobody has made
     // an instance.
     unsafe {
-        if let Some(usual) = (*class).tp_dealloc.replace(free_awaitable) {
+        if let Some(usual) = (*class).tp_dealloc.replace(free_awaitable_in_turn) {
             let _ = USUAL_FREE.set(usual);
         }
         (*class).tp_iternext = Some(next);
@@ -803,6 +805,11 @@ thread_local! {
 static USUAL_FREE: OnceLock<ffi::destructor> = OnceLock::new();
 /// Where in such an object its content is; the same in all. 0: not known yet.
 static CONTENT: AtomicUsize = AtomicUsize::new(0);
+
+unsafe extern "C" fn free_awaitable_in_turn(object: *mut ffi::PyObject) {
+    // SAFETY: as this function was called.
+    unsafe { nested::free_in_turn(object, free_awaitable) }
+}
 
 unsafe extern "C" fn free_awaitable(object: *mut ffi::PyObject) {
     // Ordering: Relaxed. A number that does not change once it is known.

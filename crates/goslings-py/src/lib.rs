@@ -32,6 +32,8 @@ mod life;
 #[expect(unsafe_code, reason = "descriptors that are given to us, and bytes that are filled")]
 mod link;
 mod mutex;
+#[expect(unsafe_code, reason = "how objects are freed")]
+mod nested;
 mod net;
 #[expect(unsafe_code, reason = "an Arc in a word")]
 mod once;
