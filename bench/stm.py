@@ -271,9 +271,8 @@ def main() -> None:
     spread = f"{min(rounds):.2f} to {max(rounds):.2f}"
     print(f"bank      two workers {bank:.2f} times one, {spread} (owed, free-threaded: at least 1.5)")
     if free:
-        print(
-            f"          a word there and back between two threads: {before:.0f} ns before, {there_and_back():.0f} ns after"
-        )
+        after = there_and_back()
+        print(f"          a word there and back between two threads: {before:.0f} ns before, {after:.0f} ns after")
     readers, rounds = speed_up(args.rounds, readings(args.count))
     spread = f"{min(rounds):.2f} to {max(rounds):.2f}"
     most = ceiling(max(1, args.rounds // 2), args.count)
