@@ -7,7 +7,7 @@ import threading
 import time
 
 import pytest
-from goslings import blocking, chan, go, gomaxprocs, gosched, num_goroutine, sleep, stats
+from goslings import aselect, blocking, chan, go, gomaxprocs, gosched, num_goroutine, recv, sleep, stats
 from goslings.testing import explore
 from helpers import FREE_THREADED, SECONDS, check_child, count, parked, results, until
 
@@ -260,3 +260,40 @@ def test_o06_goroutines_of_bubbles_are_counted() -> None:
     until(lambda: stats().goroutines == before.goroutines)
     after = stats()
     assert after.spawned - before.spawned == after.finished - before.finished == 5 * 4
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_g12_goroutines_of_other_threads_start_beside_async_ones_that_wake_each_other(workers: int) -> None:
+    """Those wait in the queue of all workers, whose own queues never get empty."""
+    exchanges = [0] * 4
+    stop: list[int] = []
+
+    async def pair(number: int) -> None:
+        ping: chan[int] = chan()
+        pong: chan[int] = chan(1)
+
+        async def echo() -> None:
+            async for value in ping:
+                await pong.asend(value)
+
+        echoing = go(echo)
+        while not stop:
+            await ping.asend(1)
+            await aselect(recv(pong), recv(chan()))
+            exchanges[number] += 1
+        ping.close()
+        await echoing
+
+    before = gomaxprocs(workers)
+    try:
+        pairs = [go(pair, number) for number in range(len(exchanges))]
+        until(lambda: all(exchanges))
+        for _ in range(20):
+            late = go(lambda: sum(exchanges))
+            began = sum(exchanges)
+            assert late.result(SECONDS) - began < 20_000
+    finally:
+        stop.append(1)
+        gomaxprocs(before)
+    for goroutine in pairs:
+        goroutine.result(SECONDS)

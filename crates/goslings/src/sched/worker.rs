@@ -331,6 +331,10 @@ impl Worker {
         }
         if tick.is_multiple_of(FAIRNESS) {
             self.look_at_net();
+            // Goroutines without a stack go round in the own queue: it may never be empty.
+            if let Some(task) = self.of_all() {
+                return Some(task);
+            }
         }
         let fresh_first = self.fresh_first.replace(false) || tick.is_multiple_of(FAIRNESS);
         if let Some(task) = fresh_first.then(|| self.find_fresh()).flatten() {
@@ -391,6 +395,14 @@ impl Worker {
             return None;
         }
         self.shared.take_placed().or_else(|| self.fresh.pop()).map(|task| task.0.cast_mut())
+    }
+
+    /// A goroutine out of the queue that all workers have.
+    fn of_all(&self) -> Option<*mut Task> {
+        if self.runtime.injector.is_empty() || self.shared.watch.is_locked() || !self.takes_fresh() {
+            return None;
+        }
+        self.take_injected().map(|task| task.0.cast_mut())
     }
 
     fn find_fresh(&self) -> Option<*mut Task> {
