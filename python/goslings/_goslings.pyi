@@ -185,6 +185,8 @@ class _Streams:
         """From now on values may come for this channel."""
     def remove(self, number: int) -> None:
         """No longer."""
+    def clear(self) -> None:
+        """For none any more: the link has ended."""
 
 @final
 class _Lease:

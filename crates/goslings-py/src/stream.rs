@@ -245,6 +245,12 @@ impl Streams {
         drop(inflow);
     }
 
+    /// For none any more: the link has ended.
+    fn clear(&self) {
+        let inflows = std::mem::take(&mut *self.inflows());
+        drop(inflows);
+    }
+
     fn __traverse__(&self, visit: pyo3::PyVisit<'_>) -> Result<(), pyo3::PyTraverseError> {
         visit.call(&self.unpickle)?;
         visit.call(&self.failed)

@@ -110,9 +110,11 @@ class Lent:
 
     def end(self) -> None:
         """The peer has nothing of it any more."""
-        if self.credit is not None:
-            self.credit.end()
-        if self.lease is not None:
+        credit, self.credit, self.page = self.credit, None, None
+        if credit is not None:
+            credit.end()
+        lease, self.lease = self.lease, None
+        if lease is not None:
             _leases.leave(self.channel, self)
 
 
@@ -389,6 +391,7 @@ class Peer:
             numbers = list(self._export_numbers)
             self._exports.clear()
             self._export_numbers.clear()
+        self._streams.clear()
         for lent in exports:
             lent.end()
         del exports, numbers
@@ -469,21 +472,28 @@ class Peer:
         lent = self._exports.get(number)
         if lent is None or getattr(lent.channel, "_goslings_home", None) is not None:
             return
-        lent.sends += 1
-        if lent.credit is not None:
-            if lent.credit.more() and lent.sends % _STREAM_SENDS == 0:
-                # It has credit, and does not use it: perhaps it has forgotten the channel meanwhile, and the page.
-                self._lend_credit(number, lent)
-        elif lent.sends == _STREAM_SENDS and lent.channel.capacity >= _STREAM_SENDS:
-            lent.page = Segment(_PAGE)
-            lent.credit = _Credit(lent.channel, lent.page, min(lent.channel.capacity, _STREAM_MOST))
-            self._streams.add(number, lent.credit)
-            self._lend_credit(number, lent)
-            lent.credit.more()
-
-    def _lend_credit(self, number: int, lent: Lent) -> None:
-        assert lent.page is not None
-        self.post((_messages.CREDIT, number), False, [lent.page.fileno()])
+        with self._lock:
+            if self._exports.get(number) is not lent:
+                return  # it was given back, or the link has ended: nothing may be promised any more
+            lent.sends += 1
+            lends = False
+            if lent.credit is not None:
+                # If it has credit, and does not use it, it has perhaps forgotten the channel meanwhile, and the page.
+                lends = lent.credit.more() and lent.sends % _STREAM_SENDS == 0
+            elif lent.sends == _STREAM_SENDS and lent.channel.capacity >= _STREAM_SENDS:
+                try:
+                    lent.page = Segment(_PAGE)
+                except (OSError, MemoryError):
+                    lent.sends = 0  # no memory: another time
+                    return
+                lent.credit = _Credit(lent.channel, lent.page, min(lent.channel.capacity, _STREAM_MOST))
+                self._streams.add(number, lent.credit)
+                lent.credit.more()
+                lends = True
+            page = lent.page
+        if lends:
+            assert page is not None
+            self.post((_messages.CREDIT, number), False, [page.fileno()])
 
     def _on_credit(self, fds: list[int], number: int) -> None:
         origin = self._imports.get(number)
@@ -518,13 +528,15 @@ class Peer:
 
     def _on_more(self, fds: list[int], number: int) -> None:
         lent = self._exports.get(number)
-        if lent is not None and lent.lease is not None:
+        if lent is not None:
             self._copy_ahead(number, lent)
 
     def _copy_ahead(self, number: int, lent: Lent) -> None:
         """Lets senders in who waited for claims, and sends copies of what comes next."""
-        assert lent.lease is not None
-        first, values, plain, _ = lent.lease.values(lent.copied, _LEASE_MOST, lent.pause > 0)
+        lease = lent.lease
+        if lease is None:
+            return  # it was given back meanwhile
+        first, values, plain, _ = lease.values(lent.copied, _LEASE_MOST, lent.pause > 0)
         if not values:
             return
         # Two that do this at once may send a copy twice: whichever is behind the count is dropped.
