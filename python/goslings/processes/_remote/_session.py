@@ -415,6 +415,7 @@ class Session:
     def _serve(self, number: int, body: bytes, pins: dict[int, Any] | None) -> None:
         """Carries out a call. Whatever happens, it is answered."""
         busy: list[None] = []
+        value: Any = None
         try:
             self._running[number] = current()
             try:
@@ -422,12 +423,14 @@ class Session:
                     self._frames.wait_for_room()  # who takes no answers gets no more of them
                 if number in self._unwanted or self._over is not None:
                     raise CancelledError("nobody waits for it")
-                message = self._pack(self._carry_out(body, pins, busy))
+                value = self._carry_out(body, pins, busy)
+                message = self._pack(value)
             except Exception as error:
                 kind, message = _FAILED, self._failed(error)
             else:
                 kind = _ANSWER
             self._tell(kind, number, message.body)
+            value = None  # not before: what it names is the other side's, who keeps it as long as there is a proxy here
         except BaseException as error:
             # Cancelled, by who called or by the program; or SystemExit and the like, which are not to end the caller.
             if isinstance(error, GoExit):
