@@ -265,9 +265,9 @@ def test_s13_the_cost_of_many_that_wait_on_one_channel_is_linear() -> None:
     small, factor = 1200, 12
     run(small)
     run(small * factor)
-    # Linear: 12 times as long, or 20 as caches are. By looking through those that wait: 70 times and more.
+    # Linear: 12 times as long, or 20 as caches are, 40 with a collector in between. By looking through all: 144.
     least = min(run(small) for _ in range(5))
-    assert min(run(small * factor) for _ in range(3)) < 40 * least
+    assert min(run(small * factor) for _ in range(3)) < 70 * least
 
 
 def test_s13_many_that_wait_on_one_channel_are_woken_by_their_own_or_by_its_end() -> None:

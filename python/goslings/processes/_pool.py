@@ -373,7 +373,9 @@ class Processes:
                 peer = worker.peer
                 waits = worker.calls or peer._operations or peer._questions or not heart.answered
                 silent = heart.look(seconds, bool(waits))
-                if worker.fate is None and silent > (limit if heart.answered else max(limit, START_SECONDS)):
+                if worker.fate is None and silent > (
+                    limit if worker.ready or heart.answered else max(limit, START_SECONDS)
+                ):
                     worker.kill(f"it did not answer for {silent:.1f} s")
 
     # What workers tell
