@@ -399,7 +399,7 @@ impl Worker {
 
     /// A goroutine out of the queue that all workers have.
     fn of_all(&self) -> Option<*mut Task> {
-        if self.runtime.injector.is_empty() || self.shared.watch.is_locked() || !self.takes_fresh() {
+        if !self.takes_fresh() {
             return None;
         }
         self.take_injected().map(|task| task.0.cast_mut())
