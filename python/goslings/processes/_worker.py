@@ -36,7 +36,7 @@ class Worker:
         self._stopped: dict[int, tuple[Any, ...]] = {}
         self._held: dict[int, tuple[int, str, _pickle.Payload, list[int]]] = {}
         """Calls that came early, because they are large, and are not started yet; of the reader."""
-        self._early: list[tuple[Any, ...]] | None = []
+        self._early: list[tuple[int, str, _pickle.Payload, list[int]]] | None = []
         """Calls that have come before the initializer was done; None after that."""
         self.told = chan[Any](2)
         """What the main thread is to do: an initializer, then how to end."""
@@ -78,17 +78,22 @@ class Worker:
             if self._early is not None:
                 self._early.append(call)
                 return
-        try:
-            go(self._begin, *call)
-        except Exception as error:  # there is no thread to be had for it
-            self._answer(call[0], error)
+        self._go(call)
 
     def open(self) -> None:
         """From now on calls are begun, and those that wait."""
         with self._lock:
             early, self._early = self._early, None
         for call in early or ():
+            self._go(call)
+
+    def _go(self, call: tuple[int, str, _pickle.Payload, list[int]]) -> None:
+        try:
             go(self._begin, *call)
+        except Exception as error:  # there is no thread to be had for it
+            for fd in call[3]:
+                os.close(fd)
+            self._answer(call[0], error)
 
     def _on_stop(self, fds: list[int], number: int, message: tuple[Any, ...]) -> None:
         held = self._held.pop(number, None)
