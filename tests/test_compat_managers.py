@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import pickle
+import queue
+import secrets
 import signal
 import threading
 from collections.abc import Iterator
@@ -11,10 +15,13 @@ from typing import Any
 import pytest
 from goslings import go
 from goslings.compat import multiprocessing
+from goslings.compat.multiprocessing import _doors, _lanes
 from goslings.compat.multiprocessing.managers import BaseManager
-from helpers import results, until, waits
+from helpers import results, state, until, waits
 
 SECONDS = 60.0
+READ = "net read"
+"""How a goroutine waits that has a socket of its own."""
 SPAWN = multiprocessing.get_context("spawn")
 
 
@@ -63,13 +70,121 @@ def manager() -> Iterator[Any]:
 
 def test_goroutines_wait_for_objects_of_a_manager_at_the_same_time(manager: Any, one_worker: None) -> None:
     queue, event = manager.Queue(), manager.Event()
-    getting = [waits(go(queue.get), "event wait") for _ in range(10)]
-    waiting = waits(go(event.wait), "event wait")
+    getting = [waits(go(queue.get), READ) for _ in range(10)]
+    waiting = waits(go(event.wait), READ)
     for n in range(10):
         queue.put(n)
     assert sorted(results(getting)) == list(range(10))
     event.set()
     assert waiting.result(SECONDS)
+
+
+def test_those_for_whom_there_are_no_sockets_share_a_connection(
+    manager: Any, one_worker: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_lanes, "_SOCKETS", 3)
+    queue = manager.Queue()
+    getting = [go(queue.get) for _ in range(20)]
+    until(lambda: {state(each) for each in getting} <= {"event wait", READ})
+    assert [state(each) for each in getting].count(READ) <= 3
+    for n in range(20):
+        queue.put(n)
+    assert sorted(results(getting)) == list(range(20))
+
+
+def test_a_manager_without_a_door_is_used_through_the_connection(manager: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_lanes, "knock", lambda name, token, seat: None)
+    found = []
+
+    def use() -> None:
+        numbers = manager.list([1])
+        numbers.append(threading.get_ident())
+        found.append(list(numbers))
+
+    thread = threading.Thread(target=use)
+    thread.start()
+    thread.join(SECONDS)
+    assert found == [[1, thread.ident]]
+
+
+def test_nobody_comes_in_without_a_token_or_with_a_used_one() -> None:
+    arrived: queue.SimpleQueue[_doors.DirectLine] = queue.SimpleQueue()
+    unpickled = []
+
+    def load(data: Any) -> Any:
+        unpickled.append(bytes(data))
+        return pickle.loads(data)
+
+    door = _doors.Door(arrived.put, (pickle.dumps, load))
+    try:
+        stranger = _doors.knock(door.name, secrets.token_bytes(32))
+        assert stranger is not None
+        with pytest.raises(_doors.Ended):
+            stranger.call(pickle.dumps(1))
+        token = door.promise()
+        known = _doors.knock(door.name, token)
+        assert known is not None
+        line = arrived.get(timeout=SECONDS)
+        again = _doors.knock(door.name, token)
+        assert again is not None
+        with pytest.raises(_doors.Ended):
+            again.call(pickle.dumps(2))
+        answer = go(known.call, pickle.dumps(3))
+        assert line.recv() == 3
+        line.send(4)
+        assert pickle.loads(answer.result(SECONDS)) == 4
+        assert unpickled == [pickle.dumps(3)] and arrived.empty()
+    finally:
+        door.close()
+    with pytest.raises(_doors.Ended):
+        known.call(b"")
+    assert _doors.knock(door.name, token) is None
+
+
+class Ring(Exception):
+    """Raised by a signal."""
+
+
+def test_who_was_interrupted_does_not_get_the_late_answer_next(manager: Any) -> None:
+    items, known, gotten = manager.Queue(), manager.dict(a=1), manager.Event()
+
+    def ring(*_: Any) -> None:
+        raise Ring
+
+    before = signal.signal(signal.SIGALRM, ring)
+    try:
+        with pytest.raises(Ring):
+            signal.setitimer(signal.ITIMER_REAL, 0.3)
+            items.get()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    go(items.put, "late").result(SECONDS)
+    assert known["a"] == 1
+    gotten.set()
+    assert gotten.is_set() and known["a"] == 1
+
+
+def test_a_coroutine_of_asyncio_holds_up_its_loop_as_with_the_library(manager: Any) -> None:
+    async def use() -> list[int]:
+        numbers = manager.list([1])
+        numbers.append(2)
+        return list(numbers)
+
+    assert asyncio.run(use()) == [1, 2]
+    found: list[list[int]] = []
+    thread = threading.Thread(target=lambda: found.append(asyncio.run(use())))  # one that has no lane yet
+    thread.start()
+    thread.join(SECONDS)
+    assert found == [[1, 2]]
+
+
+def test_large_values_go_to_a_manager_and_back(manager: Any) -> None:
+    values = manager.list()
+    for size in (32 * 1024 - 8, 32 * 1024, 64 * 1024, 3_000_000):
+        values.append(b"x" * size)
+    assert [len(value) for value in values] == [32 * 1024 - 8, 32 * 1024, 64 * 1024, 3_000_000]
+    assert go(lambda: len(values[3])).result(SECONDS) == 3_000_000
 
 
 def test_a_lock_of_a_manager_belongs_to_a_thread_or_a_goroutine(manager: Any) -> None:
@@ -82,7 +197,7 @@ def test_a_lock_of_a_manager_belongs_to_a_thread_or_a_goroutine(manager: Any) ->
     assert nested() and go(nested).result(SECONDS)
     with lock:
         assert go(lock.acquire, False).result(SECONDS) is False
-        other = waits(go(nested), "event wait")
+        other = waits(go(nested), READ)
     assert other.result(SECONDS)
 
 
@@ -142,7 +257,7 @@ def test_objects_are_let_go_with_their_last_proxy() -> None:
 def test_who_waits_for_a_manager_that_is_killed_is_told() -> None:
     with SPAWN.Manager() as manager:
         queue = manager.Queue()
-        waiting = waits(go(queue.get), "event wait")
+        waiting = waits(go(queue.get), READ)
         process = manager._process
         os.kill(process.pid, signal.SIGKILL)
         assert isinstance(waiting.exception(SECONDS), ConnectionError)
