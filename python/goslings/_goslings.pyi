@@ -1316,7 +1316,8 @@ class Link:
 
         Blocks while there is none, at most `timeout` seconds: then TimeoutError. Raises EOFError if the other side has
         closed or died and everything that it sent is received; ConnectionError if it does not follow the rules;
-        MemoryError and OSError (EMFILE) if the message could not be had, and then the next one can; OSError (EBADF) if
+        OSError (EMFILE) if there are no descriptors for the message, and MemoryError if there is no room for it, which
+        stays the next one; a long one that cannot be mapped is lost, and the next one can be had; OSError (EBADF) if
         this end is closed.
         """
 

@@ -10,7 +10,7 @@ use crate::bubble::{On, operation};
 use crate::bytes::View;
 use crate::errors;
 use crate::host::{detached, may_block};
-use crate::shm::{Segment, system};
+use crate::shm::{Mapped, system};
 use crate::spin::Spin;
 use crate::stream::{Batch, Streams, TURN, VALUE};
 use crate::timeout::wait;
@@ -355,8 +355,8 @@ impl Link {
                 }
                 return match message.body {
                     Body::Copied => Ok(Some((bytes.into_any(), message.fds))),
-                    Body::Apart(segment, len) => {
-                        let view = view_of(py, segment, len).map_err(Stopped::Python)?;
+                    Body::Apart(memory, len) => {
+                        let view = view_of(py, memory, len).map_err(Stopped::Python)?;
                         Ok(Some((view, message.fds)))
                     }
                     Body::Unmapped(file, error) => {
@@ -462,9 +462,9 @@ fn new_bytes<'py>(
     Ok((bytes, room))
 }
 
-/// A view of the first `len` bytes of a segment, which it keeps.
-fn view_of(py: Python<'_>, segment: goslings_shm::Segment, len: usize) -> PyResult<Bound<'_, PyAny>> {
-    let whole = Bound::new(py, Segment::wrap(segment))?;
+/// A view of the first `len` bytes of a mapping, which it keeps.
+fn view_of(py: Python<'_>, memory: goslings_shm::Mapped, len: usize) -> PyResult<Bound<'_, PyAny>> {
+    let whole = Bound::new(py, Mapped::wrap(memory))?;
     let view = PyMemoryView::from(whole.as_any())?;
     if view.len()? == len {
         return Ok(view.into_any());
@@ -569,8 +569,9 @@ impl Link {
     /// are `bytes`, or for a long message a read-only memoryview of shared memory, which is free when that is gone.
     ///
     /// Blocks while there is none, at most `timeout` seconds: then TimeoutError. Raises EOFError if the other side has closed or
-    /// died and everything that it sent is received; ConnectionError if it does not follow the rules; MemoryError and OSError
-    /// (EMFILE) if the message could not be had, and then the next one can; OSError (EBADF) if this end is closed.
+    /// died and everything that it sent is received; ConnectionError if it does not follow the rules; OSError (EMFILE) if there
+    /// are no descriptors for the message, and MemoryError if there is no room for it, which stays the next one; a long one that
+    /// cannot be mapped is lost, and the next one can be had; OSError (EBADF) if this end is closed.
     #[pyo3(signature = (timeout = None))]
     fn recv<'py>(
         &self,

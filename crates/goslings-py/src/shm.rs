@@ -25,12 +25,36 @@ use std::time::Duration;
 pub(crate) struct Segment(shm::Segment);
 
 impl Segment {
-    pub(crate) fn wrap(segment: shm::Segment) -> Segment {
-        Segment(segment)
-    }
-
     pub(crate) fn shared(&self) -> &shm::Segment {
         &self.0
+    }
+}
+
+/// The memory of a message that has come: it has the buffer protocol, and is free when the last buffer is gone.
+#[pyclass(module = "goslings._goslings", name = "_Mapped", frozen)]
+pub(crate) struct Mapped(shm::Mapped);
+
+impl Mapped {
+    pub(crate) fn wrap(memory: shm::Mapped) -> Mapped {
+        Mapped(memory)
+    }
+}
+
+#[pymethods]
+impl Mapped {
+    unsafe fn __getbuffer__(
+        slf: &Bound<'_, Mapped>,
+        view: *mut ffi::Py_buffer,
+        flags: c_int,
+    ) -> PyResult<()> {
+        let memory = &slf.get().0;
+        let readonly = c_int::from(!memory.is_writable());
+        let (start, len) = (memory.as_ptr().cast(), memory.len().cast_signed());
+        // SAFETY: attached; the view is the caller's to fill, holds a reference to us, and we never move the memory.
+        if unsafe { ffi::PyBuffer_FillInfo(view, slf.as_ptr(), start, len, readonly, flags) } != 0 {
+            return Err(PyErr::fetch(slf.py()));
+        }
+        Ok(())
     }
 }
 

@@ -54,7 +54,7 @@ pub use lock::Lock;
 pub use plain::Plain;
 pub use ring::{Garbage, Source};
 #[cfg(not(loom))]
-pub use segment::Segment;
+pub use segment::{Mapped, Segment};
 #[cfg(not(loom))]
 pub use socket::{Came, FDS_MAX, recv as recv_with_fds, send as send_with_fds};
 #[cfg(not(loom))]

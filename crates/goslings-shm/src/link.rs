@@ -12,6 +12,7 @@
 //!
 //! **Invariants**
 //! * The descriptors of a message are on the socket before its record is in the ring: who reads the record finds them.
+//! * Descriptors that this process has no room for stay on the socket, and their record in the ring, until it has.
 //! * A message is there as a whole or not at all. Whoever dies has sent what it has sent: its end of the socket comes to the
 //!   reader as the end, and the reader looks into the ring once more after it.
 //! * A message that is longer than [`INLINE_MAX`] lies in a file of its own (`spares.rs`); its record says how long it is, and is longer than
@@ -20,7 +21,7 @@
 
 use crate::forks::Watched;
 use crate::ring::{Consumer, Garbage, Producer, Record, Source, longest};
-use crate::segment::{Access, RingMemory, Segment};
+use crate::segment::{Access, Mapped, RingMemory, Segment};
 use crate::socket;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
@@ -64,7 +65,7 @@ pub enum Body {
     /// They were copied to where the caller wanted them.
     Copied,
     /// They are the first so many of this memory.
-    Apart(Segment, usize),
+    Apart(Mapped, usize),
     /// They are in this file, and could not be mapped.
     Unmapped(OwnedFd, io::Error),
 }
@@ -107,8 +108,8 @@ impl Bell {
 pub struct Receiver {
     /// The ring, and where to ring when there is room again. None until the greeting has come.
     ring: Option<(Consumer<RingMemory>, Bell)>,
-    /// Descriptors whose records have not been read, and whether some of them were lost.
-    batches: VecDeque<(Vec<OwnedFd>, bool)>,
+    /// Descriptors whose records have not been read.
+    batches: VecDeque<Vec<OwnedFd>>,
     /// Whether the writer is to ring.
     asleep: bool,
     ended: bool,
@@ -135,6 +136,7 @@ pub fn pair(socket: BorrowedFd<'_>) -> io::Result<(Sender, Receiver, OwnedFd)> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let (room, theirs) = rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
     socket::send(socket, GREETING, &[file.as_fd(), theirs.as_fd()])?;
+    socket::keep_reserve();
     let sender = Sender { ring, gone: false, looked: Instant::now() };
     Ok((sender, Receiver::default(), room))
 }
@@ -285,15 +287,15 @@ impl Receiver {
     /// Takes what `next` told of. `into`: room for exactly so many bytes.
     ///
     /// # Errors
-    /// [`LinkError`]. `System`: this message is lost, its descriptors or its memory could not be had.
+    /// [`LinkError`]. `System`: its descriptors could not be had (EMFILE, ENFILE), and it stays the next one.
     pub fn take(
         &mut self,
         socket: BorrowedFd<'_>,
         into: &mut [MaybeUninit<u8>],
     ) -> Result<Message, LinkError> {
         let Some(record) = self.record()? else { return Err(LinkError::Ended) };
-        let (mut fds, lost) = if record.fds == 0 { (Vec::new(), false) } else { self.batch(socket)? };
-        if !lost && fds.len() != usize::from(record.fds) {
+        let mut fds = if record.fds == 0 { Vec::new() } else { self.batch(socket)? };
+        if fds.len() != usize::from(record.fds) {
             return self.refuse("other descriptors than a record says");
         }
         let Some((ring, bell)) = &mut self.ring else { return Err(LinkError::Ended) };
@@ -303,9 +305,6 @@ impl Receiver {
         }
         if ring.release(record) {
             bell.ring();
-        }
-        if lost {
-            return Err(LinkError::System(Errno::MFILE.into()));
         }
         if record.kind == INLINE {
             return Ok(Message { body: Body::Copied, fds });
@@ -321,8 +320,9 @@ impl Receiver {
             }
             Err(error) => return Err(LinkError::System(error)),
         };
+        // Mapped, it is kept without a descriptor.
         let body = match Segment::map_or_not(file, whole, if self.own { Access::Own } else { Access::Read }) {
-            Ok(segment) => Body::Apart(segment, len),
+            Ok(segment) => Body::Apart(Mapped::from(segment), len),
             Err((file, error)) => Body::Unmapped(file, error),
         };
         Ok(Message { body, fds })
@@ -386,7 +386,7 @@ impl Receiver {
     }
 
     /// The descriptors that belong to the next record that has some.
-    fn batch(&mut self, socket: BorrowedFd<'_>) -> Result<(Vec<OwnedFd>, bool), LinkError> {
+    fn batch(&mut self, socket: BorrowedFd<'_>) -> Result<Vec<OwnedFd>, LinkError> {
         loop {
             if let Some(batch) = self.batches.pop_front() {
                 return Ok(batch);
@@ -397,11 +397,12 @@ impl Receiver {
         }
     }
 
-    /// Receives from the socket, once. False: there is nothing.
+    /// Receives from the socket, once. False: there is nothing. What there are no descriptors for is left there.
     fn listen(&mut self, socket: BorrowedFd<'_>) -> Result<bool, LinkError> {
         let mut bytes = [0; 512];
         let wanted = if self.ring.is_some() { bytes.len() } else { GREETING.len() };
-        let came = match socket::recv(socket, &mut bytes[..wanted]) {
+        let came = match socket::look(socket, &mut bytes[..wanted]) {
+            Ok(came) if came.lost => return Err(LinkError::System(Errno::MFILE.into())),
             Ok(came) => came,
             Err(Errno::AGAIN) => return Ok(false),
             Err(Errno::CONNRESET | Errno::PIPE | Errno::NOTCONN) => {
@@ -410,29 +411,27 @@ impl Receiver {
             }
             Err(error) => return Err(LinkError::System(error.into())),
         };
-        if came.bytes == 0 {
+        let said = &mut bytes[..came.bytes];
+        socket::take(socket, said).map_err(|error| LinkError::System(error.into()))?;
+        if said.is_empty() {
             self.ended = true;
         } else if self.ring.is_none() {
-            self.greeted(&bytes[..came.bytes], came)?;
+            self.greeted(&bytes[..came.bytes], came.fds)?;
         } else {
             // Whoever rang has taken back that we sleep.
             self.asleep = false;
-            if came.lost || !came.fds.is_empty() {
+            if !came.fds.is_empty() {
                 if self.batches.len() == BATCHES_MAX {
                     return self.refuse("descriptors without records");
                 }
-                self.batches.push_back((came.fds, came.lost));
+                self.batches.push_back(came.fds);
             }
         }
         Ok(true)
     }
 
-    fn greeted(&mut self, said: &[u8], came: socket::Came) -> Result<(), LinkError> {
-        if came.lost {
-            self.garbage = Some("the greeting came while this process had no descriptors left");
-            return Err(LinkError::System(Errno::MFILE.into()));
-        }
-        let mut fds = came.fds.into_iter();
+    fn greeted(&mut self, said: &[u8], fds: Vec<OwnedFd>) -> Result<(), LinkError> {
+        let mut fds = fds.into_iter();
         let (Some(ring), Some(bell), None, true) = (fds.next(), fds.next(), fds.next(), said == GREETING)
         else {
             return self.refuse("no greeting");

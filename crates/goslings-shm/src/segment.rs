@@ -5,7 +5,8 @@
 //!   demanded. So no other process can take pages away under a mapping.
 //! * The memory is there before the segment is: who writes to it later never finds that there is none left.
 //! * Nothing has a name. When the last descriptor and the last mapping are gone, however that came, so is the memory.
-//! * A ring is mapped and not open: its descriptor has no use once the other side has it.
+//! * A ring is mapped and not open: its descriptor has no use once the other side has it. So is a long message that has come:
+//!   else a process that keeps many would have no descriptors left.
 
 use crate::available::{LOOK_FROM, available};
 use crate::ring::{DATA, Header, Memory, Source};
@@ -170,6 +171,45 @@ impl Drop for Mapping {
         // SAFETY: mapped by `Segment::map`, and nobody has a reference into it any more.
         let unmapped = unsafe { rustix::mm::munmap(self.start.as_ptr(), self.len) };
         debug_assert!(unmapped.is_ok(), "{unmapped:?}");
+    }
+}
+
+/// Memory that another process has made, mapped here, and no descriptor: others cannot get it from here.
+#[derive(Debug)]
+pub struct Mapped {
+    mapping: Mapping,
+    writable: bool,
+}
+
+impl From<Segment> for Mapped {
+    fn from(Segment { mapping, writable, .. }: Segment) -> Mapped {
+        Mapped { mapping, writable }
+    }
+}
+
+impl Mapped {
+    /// As [`Segment::as_ptr`].
+    #[must_use]
+    pub fn as_ptr(&self) -> *mut u8 {
+        self.mapping.start.as_ptr().cast()
+    }
+
+    /// As [`Segment::len`].
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.mapping.len
+    }
+
+    /// As [`Segment::is_empty`].
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        false
+    }
+
+    /// As [`Segment::is_writable`].
+    #[must_use]
+    pub fn is_writable(&self) -> bool {
+        self.writable
     }
 }
 

@@ -139,12 +139,13 @@ class _Sends(_Common):
         """Sends what needs no answer; else what is to be asked of home."""
         origin = self._origin
         if type(sent) is not bytes:
-            fds: list[int] = []
-            payload = origin.peer.pack(value, "value", fds)
-            small = sent is None and not fds and type(payload[0]) is bytes and not payload[1]
+            parcel = origin.peer.parcel()
+            payload = origin.peer.pack(value, "value", parcel)
+            small = sent is None and not parcel and type(payload[0]) is bytes and not payload[1]
             sent = origin.outflow.send_pickle(payload[0]) if small else False
             if sent is False:
-                return [(self, True, (payload, fds))]
+                return [(self, True, (payload, parcel))]
+            parcel.sent()
         if type(sent) is bytes:
             origin.peer.post_frame([sent])
         return None

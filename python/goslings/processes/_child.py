@@ -12,7 +12,7 @@ import concurrent.futures
 import os
 import secrets
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from goslings import _threads
@@ -21,7 +21,7 @@ from goslings._goslings import Goroutine, Link, _recv_outside, chan, go
 from goslings.processes import _messages, _pickle, _spawn
 from goslings.processes._errors import WorkerDied
 from goslings.processes._heart import Heart
-from goslings.processes._peer import Failure, Peer
+from goslings.processes._peer import Failure, Parcel, Peer
 
 __all__ = ["END_SECONDS", "Call", "Child"]
 
@@ -133,14 +133,15 @@ class Child:
         self.peer = Peer(link, pair, 0, "a worker process")
         self.peer.handlers = {_messages.READY: self._on_ready, _messages.RESULT: self._on_result}
 
-    def begin(self, init: Callable[[Peer, list[int]], _pickle.Payload]) -> None:
+    def begin(self, init: Callable[[Peer, Parcel], _pickle.Payload]) -> None:
         """Tells it what to do first, and reads what it says. Raises what `init` raises; it is killed then."""
-        fds: list[int] = []
+        parcel = self.peer.parcel()
         try:
-            payload = init(self.peer, fds)
+            payload = init(self.peer, parcel)
             if self.heart is not None:
-                fds.append(self.heart.theirs)
-            self.peer.post((_messages.INIT, payload), _pickle.is_large(payload), fds)
+                parcel.append(self.heart.theirs)
+            parcel.sent()
+            self.peer.post((_messages.INIT, payload), _pickle.is_large(payload), parcel)
         except BaseException:
             self.process.kill()
             raise
@@ -150,7 +151,7 @@ class Child:
             self.goroutine = go(self._run)
             self.goroutine.name = "goslings.processes worker"
 
-    def prepare(self, name: str, payload: _pickle.Payload, fds: Sequence[int]) -> Call:
+    def prepare(self, name: str, payload: _pickle.Payload, parcel: Parcel) -> Call:
         """A call, which its `start` begins. Large buffers are sent now: later changes are not seen.
 
         The answer says if the worker is gone.
@@ -162,10 +163,12 @@ class Child:
             dead = self.peer.dead is not None
         if dead:
             self._answer(number, self.peer.death(), None, [])
-        elif fds or _pickle.is_large(payload):
+        elif parcel or _pickle.is_large(payload):
+            parcel.sent()
             try:
-                self.peer.post((_messages.CALL, number, name, payload, True), True, fds)
+                self.peer.post((_messages.CALL, number, name, payload, True), True, parcel)
             except BaseException:
+                parcel.sent(back=True)
                 # Who takes it out of the list tells the pool; the caller hears of the error.
                 with self._lock:
                     mine = self.calls.pop(number, None) is not None
@@ -174,7 +177,12 @@ class Child:
                 raise
             call.start = lambda: self.peer.post((_messages.START, number))
         else:
-            call.start = lambda: self.peer.post((_messages.CALL, number, name, payload, False))
+
+            def start() -> None:
+                parcel.sent()
+                self.peer.post((_messages.CALL, number, name, payload, False))
+
+            call.start = start
         return call
 
     def drop(self, call: Call) -> None:

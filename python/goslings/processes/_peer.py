@@ -6,7 +6,8 @@ of its own, and lends it to the other: nobody knows of more than one peer at a t
 **What is lent.** A channel that is pickled becomes a reference: whose it is, and its number there. The owner keeps it
 in `_exports` with a count of the references that were given out; the other side has one object for it (`_imports`)
 and tells how many of them are gone when that dies. References on their way are counted, so nothing goes away under
-them.
+them: one for each message that holds one, since each is rebuilt once where it arrives. What was pickled and not sent,
+since the select was over before, or the rest of it cannot be pickled, is given back (`Parcel`).
 
 **Operations.** The side that wants something numbers it (OP), the side of the channels carries it out, at once or with
 a wait in its stead (_select.py), and answers exactly once. CANCEL only asks for that answer to come soon. A received
@@ -29,9 +30,11 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import errno
 import functools
 import os
 import pickle
+import sys
 import traceback
 import weakref
 from collections.abc import Callable, Sequence
@@ -51,6 +54,7 @@ from goslings._goslings import (
     _Streams,
     chan,
     go,
+    sleep,
 )
 from goslings.processes import _leases, _messages, _pickle, _pump, _select
 from goslings.processes._errors import RemoteTraceback
@@ -59,6 +63,7 @@ __all__ = ["Peer", "resolve"]
 
 CHAN, SEND, RECV = 0, 1, 2
 """What a reference is to: the channel or a view of it."""
+_VIEWS: dict[type, int] = {chan: CHAN, SendChan: SEND, RecvChan: RECV}
 
 _STREAM_SENDS = 8
 """So many sends of a peer on one channel, and it may go on without asking; and so large must the buffer be."""
@@ -67,6 +72,14 @@ _STREAM_MOST = 512
 _PAGE = 4096
 _SHORT = 1 << 15
 """Longer messages may have to be written to memory of their own."""
+_ROOM_SECONDS = 10.0
+"""So long a message waits for descriptors, or memory, before its link is given up."""
+_SHORT_OF = {
+    errno.EMFILE: "no descriptor is left (RLIMIT_NOFILE, ulimit -n)",
+    errno.ENFILE: "the system has no descriptor left",
+    errno.ENOMEM: "no memory is left (RLIMIT_AS, ulimit -v)",
+    errno.ENOBUFS: "the system has no memory left",
+}
 _LEASE_RECVS = 8
 """So many receives of a peer on one channel, and it gets copies of what comes next; and so large must the buffer be."""
 _LEASE_MOST = 256
@@ -118,6 +131,74 @@ class Lent:
             _leases.leave(self.channel, self)
 
 
+class Parcel(list[int]):
+    """What travels beside pickles: their descriptors, and the references to channels in them."""
+
+    _references: _References | None = None
+
+    def __init__(self, peer: Peer) -> None:
+        super().__init__()
+        self._peer = peer
+
+    def reduce(self, obj: Any) -> Any:
+        """What the pickler writes for `obj`; None: what it likes."""
+        kind = type(obj)
+        view = _VIEWS.get(kind)
+        if view is None:
+            view = getattr(kind, "_goslings_view", None)
+            if view is None:
+                return None
+        references = self._references
+        if references is None:
+            references = self._references = _References(self._peer)
+        return references.refer(obj, view)
+
+    def sent(self, back: bool = False) -> None:
+        """What it belongs to is about to be sent, perhaps once more; `back`: it was not, after all."""
+        if self._references is not None:
+            self._references.sent(back)
+
+
+class _References:
+    """References that were counted when something was pickled, and belong to the message with it."""
+
+    __slots__ = ("_found", "_peer", "_sent")
+
+    def __init__(self, peer: Peer) -> None:
+        self._peer = peer
+        self._found: list[tuple[int, bool, Any, int]] = []
+        self._sent = 0
+
+    def refer(self, obj: Any, view: int) -> tuple[Any, ...]:
+        peer = self._peer
+        of, there = getattr(obj, "_goslings_home", (None, 0))
+        whole = of is peer
+        number = there if whole else peer.lend(obj, view)
+        self._found.append((number, whole, obj, view))
+        return resolve, (peer._other, whole, number, view)
+
+    def sent(self, back: bool) -> None:
+        peer = self._peer
+        for number, whole, obj, view in self._found:
+            if whole:
+                # It is the other side's own. One reference more, until this one has come home.
+                peer.post((_messages.RELEASE, number, 1 if back else -1))
+            elif back:
+                if self._sent > 1:
+                    peer.take_back(number)
+            elif self._sent:
+                peer.lend(obj, view, number)
+        self._sent += -1 if back else 1
+
+    def __del__(self, _is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
+        if self._sent or _is_finalizing():
+            return
+        lent = [number for number, whole, _, _ in self._found if not whole and number]
+        if lent:
+            self._peer.unsent.extend(lent)
+            _pump.ring()
+
+
 class Peer:
     """One process that we share channels with, and the link to it."""
 
@@ -145,6 +226,8 @@ class Peer:
         self._imports: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
         self.gone: collections.deque[tuple[int, int]] = collections.deque()
         """Imports that were collected, with their counts; told by the pump."""
+        self.unsent: collections.deque[int] = collections.deque()
+        """Exports to which a reference was counted and not sent; taken back by the pump."""
         _peers[self._key] = self
         _pump.know(self)
 
@@ -201,47 +284,55 @@ class Peer:
 
     # Values
 
-    def pack(self, value: Any, where: str, fds: list[int]) -> _pickle.Payload:
+    def pack(self, value: Any, where: str, parcel: Parcel) -> _pickle.Payload:
         """Pickles a value for the other side; raises what says why it cannot be."""
-        return _pickle.dumps(value, self._reduce, where, fds)
+        return _pickle.dumps(value, parcel.reduce, where, parcel)
 
     def unpack(self, payload: _pickle.Payload, fds: Sequence[int] = ()) -> Any:
         """The value that the other side has packed."""
         return _pickle.loads(payload, self._writable, fds)
 
+    def parcel(self) -> Parcel:
+        """What `pack` fills."""
+        return Parcel(self)
+
     def outflow(self, number: int) -> _Outflow:
         """The sending end of a stream to a channel of the other side."""
         return _Outflow(self._link, number)
 
-    def _reduce(self, obj: Any) -> Any:
-        kind = type(obj)
-        if kind is chan:
-            return self._refer(obj, CHAN)
-        if kind is SendChan:
-            return self._refer(obj, SEND)
-        if kind is RecvChan:
-            return self._refer(obj, RECV)
-        view = getattr(kind, "_goslings_view", None)
-        if view is not None:
-            return self._refer(obj, view)
-        return None
-
-    def _refer(self, obj: Any, view: int) -> tuple[Any, ...]:
-        home = getattr(obj, "_goslings_home", None)
-        if home is not None and home[0] is self:
-            # It is the other side's own. One reference more, until this one has come home.
-            self.post((_messages.RELEASE, home[1], -1))
-            return resolve, (self._other, True, home[1], view)
+    def lend(self, obj: Any, view: int, number: int | None = None) -> int:
+        """Counts one more reference to a channel; its number, which it has had before if one is given."""
         with self._lock:
-            number = self._export_numbers.get(obj)
+            if self.dead is not None:
+                return 0  # nothing is sent any more
             if number is None:
-                number = self._number()
-                self._export_numbers[obj] = number
-                self._exports[number] = Lent(obj)
-            lent = self._exports[number]
+                number = self._export_numbers.get(obj)
+                if number is None:
+                    number = self._number()
+            lent = self._exports.get(number)
+            if lent is None:
+                lent = self._exports[number] = Lent(obj)
+                self._export_numbers.setdefault(obj, number)
             lent.views.setdefault(view, obj)
             lent.count += 1
-        return resolve, (self._other, False, number, view)
+        return number
+
+    def take_back(self, number: int, count: int = 1) -> None:
+        """So many references to a channel of ours are gone."""
+        with self._lock:
+            lent = self._exports.get(number)
+            if lent is None:
+                return  # the link has ended
+            lent.count -= count
+            gone = lent.count == 0
+            if gone:
+                del self._exports[number]
+                # Equal to its views: whichever was lent first.
+                if self._export_numbers.get(lent.channel) == number:
+                    del self._export_numbers[lent.channel]
+        if gone:
+            self._streams.remove(number)
+            lent.end()
 
     def own(self, number: int, view: int) -> Any:
         """A channel that we have lent, coming home."""
@@ -251,7 +342,7 @@ class Peer:
         else:
             whole = lent.views[CHAN]
             found = whole.sender() if view == SEND else whole.receiver()
-        self._on_release([], number, 1)
+        self.take_back(number)
         return found
 
     def borrowed(self, number: int, view: int) -> Any:
@@ -270,6 +361,8 @@ class Peer:
         while self.gone:
             number, count = self.gone.popleft()
             self.post((_messages.RELEASE, number, count))
+        while self.unsent:
+            self.take_back(self.unsent.popleft())
 
     def _number(self) -> int:
         """A new number. Under the lock."""
@@ -279,14 +372,16 @@ class Peer:
     # Operations of ours
 
     def begin(self, operation: _select.Remote, waits: bool, cases: Sequence[tuple[int, bool, Any]]) -> None:
-        """Sends an operation; its answer comes to `operation.answered`. Payloads come as (payload, fds)."""
+        """Sends an operation; its answer comes to `operation.answered`. Payloads come as (payload, parcel)."""
         fds: list[int] = []
         plain = []
+        parcels = []
         large = False
         for channel, sends, packed in cases:
             payload = None
             if packed is not None:
                 payload = packed[0]
+                parcels.append(packed[1])
                 fds += packed[1]
                 large = large or _pickle.is_large(payload)
             plain.append((channel, sends, payload))
@@ -298,9 +393,13 @@ class Peer:
         if dead is not None:
             operation.answered(_select.Outcome(error=self.death()))
             return
+        for parcel in parcels:
+            parcel.sent()
         try:
             self.post((_messages.OP, number, waits, plain), large, fds)
         except (OSError, MemoryError) as error:
+            for parcel in parcels:
+                parcel.sent(back=True)
             with self._lock:
                 ours = self._operations.pop(number, None)
             if ours is not None:
@@ -318,7 +417,10 @@ class Peer:
         self.post((_messages.ASK, number, channel, question))
         said = _select.moment(answer)
         if isinstance(said, BaseException):
-            raise said
+            try:
+                raise said
+            finally:
+                del said  # its traceback refers to this frame
         return said
 
     def death(self) -> BaseException:
@@ -348,26 +450,30 @@ class Peer:
             _messages.ANSWERED: self._on_answered,
             **self.handlers,
         }
+        waited = 0.0
         while True:
             unmapped = None
             try:
                 frame, fds = link._recv(self._streams)
             except EOFError:
                 return
-            except (OSError, MemoryError):
+            except (OSError, MemoryError) as error:
                 if link.closed:
                     return
                 unmapped = link._unmapped(_messages.HEAD_MAX)
                 if unmapped is None:
-                    raise
+                    waited += _wait_for_room(error, waited)
+                    continue
                 # Whom it was for is told.
                 frame, fds = unmapped, []
+            waited = 0.0
             try:
                 message = _messages.decode(frame) if unmapped is None else _messages.head(unmapped)
                 handlers[message[0]](fds, *message[1:])
             finally:
                 for fd in fds:
                     os.close(fd)
+            del frame, message, unmapped  # nothing is kept while we wait for the next one
 
     def end(self, why: BaseException) -> None:
         """After the link has ended: whoever waits for the other side hears why, and what it held comes back."""
@@ -432,8 +538,11 @@ class Peer:
             try:
                 outcome.value = self.unpack(payload, fds)
             except BaseException as error:
-                # It cannot be rebuilt here: whoever wanted it hears that, and nobody else would fare better.
-                outcome.receipt.taken()
+                if _pickle.is_for_want_of_room(error):
+                    outcome.receipt.undo()  # it stays where it was
+                else:
+                    # It cannot be rebuilt here: whoever wanted it hears that, and nobody else would fare better.
+                    outcome.receipt.taken()
                 outcome = _select.Outcome(error=error)
         operation.answered(outcome)
 
@@ -452,17 +561,9 @@ class Peer:
         self._receipts.pop(number).undo()
 
     def _on_release(self, fds: list[int], number: int, count: int) -> None:
-        with self._lock:
-            lent = self._exports[number]
-            lent.count -= count
-            gone = lent.count == 0
-            if gone:
-                del self._exports[number]
-                # Equal to its views: whichever was lent first.
-                self._export_numbers.pop(lent.channel, None)
-        if gone:
-            self._streams.remove(number)
-            lent.end()
+        if number not in self._exports:
+            raise ValueError(f"there is no channel {number}")
+        self.take_back(number, count)
 
     # Streams: a channel with a buffer promises some of it to a peer that sends again and again, so that the sends need
     # no answer. What is promised and unused is taken back as soon as somebody else would have to wait for it.
@@ -498,7 +599,8 @@ class Peer:
     def _on_credit(self, fds: list[int], number: int) -> None:
         origin = self._imports.get(number)
         if origin is not None:
-            origin.outflow.allow(Segment.from_fd(fds.pop()))
+            with contextlib.suppress(OSError, MemoryError):  # without the page each send is asked for
+                origin.outflow.allow(Segment.from_fd(fds.pop()))
 
     # Leases: whoever receives again and again gets copies of what comes next, and claims it by a count in a page that
     # all who take part share.
@@ -620,11 +722,11 @@ class Peer:
 
     # Exceptions
 
-    def pack_failure(self, error: BaseException) -> tuple[Failure, list[int]]:
+    def pack_failure(self, error: BaseException) -> tuple[Failure, Parcel]:
         """An exception for the other side: the exception, what it says, and its traceback as text."""
         text = "".join(traceback.format_exception(error))
         said = "".join(traceback.format_exception_only(error)).strip()
-        fds: list[int] = []
+        fds = Parcel(self)
         payload: _pickle.Payload | None
         try:
             payload = self.pack(error.with_traceback(None), "exception", fds)
@@ -636,9 +738,11 @@ class Peer:
     def post_failure(self, error: BaseException, *head: Any) -> None:
         """Sends a message that ends with the exception; with what it says, if there is no memory for more."""
         failure, fds = self.pack_failure(error)
+        fds.sent()
         try:
             self.post((*head, failure), True, fds)
         except (OSError, MemoryError) as problem:
+            fds.sent(back=True)
             said = f"{failure[1]} (the exception itself could not travel: {problem})"
             self.post((*head, (None, said[: _SHORT // 4], failure[2][-_SHORT // 4 :])))
 
@@ -655,6 +759,21 @@ class Peer:
             error = RuntimeError(f"{said} (the exception itself could not be rebuilt: {problem})")
         error.__cause__ = RemoteTraceback(text)
         return error
+
+
+def _wait_for_room(error: OSError | MemoryError, waited: float) -> float:
+    """Waits a moment, for a message that there are no descriptors or no memory for, and that stays the next one.
+
+    How long. Raises an error that is none of those, or if that has `waited` too long.
+    """
+    number = error.errno if isinstance(error, OSError) else errno.ENOMEM
+    if number not in _SHORT_OF:
+        raise error
+    if waited >= _ROOM_SECONDS:
+        raise OSError(number, f"for {waited:.0f} s a message could not be received: {_SHORT_OF[number]}") from None
+    pause = min(0.1, 0.001 + waited / 4)
+    sleep(pause)
+    return pause
 
 
 class Served:
@@ -688,7 +807,7 @@ class Served:
             if self._on is not None and outcome.ok:
                 peer._asked_to_send(self._on)
             return
-        fds: list[int] = []
+        fds = Parcel(peer)
         try:
             payload = peer.pack(outcome.value, "value", fds)
         except BaseException as error:
@@ -705,9 +824,11 @@ class Served:
             return
         if self._on is not None:
             peer._asked_to_receive(self._on)
+        fds.sent()
         try:
             peer.post((_messages.ANSWER, number, outcome.index, outcome.ok, payload), _pickle.is_large(payload), fds)
         except (OSError, MemoryError) as error:
+            fds.sent(back=True)
             with peer._lock:
                 receipt = peer._receipts.pop(number, None)
             if receipt is not None:

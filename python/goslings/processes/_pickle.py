@@ -14,6 +14,7 @@ A value that cannot be pickled is an error that names the place in it: `arg 0 .c
 from __future__ import annotations
 
 import contextvars
+import errno
 import io
 import os
 import pickle
@@ -151,11 +152,11 @@ def is_large(payload: Payload) -> bool:
 def loads(payload: Payload, writable: bool, fds: Sequence[int] = ()) -> Any:
     """The value. `fds`: the descriptors that came with it. `writable`: its buffers can be written.
 
-    Raises what its parts raise; MemoryError if its buffers could not be mapped here.
+    Raises what its parts raise; NoRoom, a MemoryError, if its buffers could not be mapped here.
     """
     data, buffers, _ = payload
     if any(_is_lost(buffer) for buffer in (data, *buffers)):
-        raise MemoryError(
+        raise NoRoom(
             f"no room in process {os.getpid()} to map a large value: it needs address space (RLIMIT_AS, ulimit -v)"
         )
     if buffers and writable:
@@ -168,6 +169,18 @@ def loads(payload: Payload, writable: bool, fds: Sequence[int] = ()) -> Any:
         return pickle.loads(data, buffers=buffers)
     finally:
         _fds.reset(token)
+
+
+class NoRoom(MemoryError):
+    """A value has come, and cannot be had in this process."""
+
+
+def is_for_want_of_room(error: BaseException) -> bool:
+    """Whether a value could not be rebuilt because there are no descriptors or no memory for it here."""
+    return isinstance(error, NoRoom) or isinstance(error, OSError) and error.errno in _SHORT_OF
+
+
+_SHORT_OF = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
 
 
 def _is_lost(buffer: Any) -> bool:

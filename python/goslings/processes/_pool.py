@@ -17,7 +17,7 @@ from goslings.processes import _pickle, _spawn
 from goslings.processes._child import END_SECONDS, Child
 from goslings.processes._errors import WorkerDied
 from goslings.processes._heart import START_SECONDS, Heart
-from goslings.processes._peer import Peer
+from goslings.processes._peer import Parcel, Peer
 
 __all__ = ["Processes", "WorkerStats"]
 
@@ -140,10 +140,10 @@ class Processes:
             raise TypeError(f"go needs a callable, not {type(fn).__name__}")
         worker, replace = self._choose()
         name = getattr(fn, "__qualname__", None) or type(fn).__qualname__
-        fds: list[int] = []
+        parcel = worker.peer.parcel()
         try:
-            payload = _pickle.dumps_call(fn, args, kwargs, worker.peer._reduce, fds)
-            call = worker.prepare(name, payload, fds)
+            payload = _pickle.dumps_call(fn, args, kwargs, parcel.reduce, parcel)
+            call = worker.prepare(name, payload, parcel)
         except BaseException:
             self.ended(worker)
             raise
@@ -309,11 +309,11 @@ class Processes:
         made.close()
         return server
 
-    def _init(self, peer: Peer, fds: list[int]) -> _pickle.Payload:
+    def _init(self, peer: Peer, parcel: Parcel) -> _pickle.Payload:
         """What a worker hears first."""
         if self._writable:
             peer.let_write()
-        return peer.pack(self._settings, "initializer", fds)
+        return peer.pack(self._settings, "initializer", parcel)
 
     def _choose(self) -> tuple[Child, bool]:
         """The worker with the least to do, which has one call more now; and whether that was its last."""

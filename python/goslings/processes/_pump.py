@@ -80,7 +80,8 @@ def _run() -> None:
                     waiter.woken()
                 except Exception as error:
                     go(_raise, error)  # the program hears of it, and all others are served
-        if any(peer.gone for peer in list(_peers)):
+            del waiter  # what it has sent or received is not ours to keep until the next one
+        if any(peer.gone or peer.unsent for peer in list(_peers)):
             for peer in list(_peers):
                 peer.tell_gone()
         with _lock:

@@ -162,8 +162,8 @@ def pack(cases: Cases) -> list[tuple[Any, bool, Any]]:
     for channel, sends, value in cases:
         home = getattr(channel, "_goslings_home", None)
         if home is not None and sends:
-            fds: list[int] = []
-            packed.append((channel, True, (home[0].pack(value, "value", fds), fds)))
+            parcel = home[0].parcel()
+            packed.append((channel, True, (home[0].pack(value, "value", parcel), parcel)))
         else:
             packed.append((channel, sends, value))
     return packed
@@ -335,6 +335,10 @@ class Mixed:
 
     def _finish(self, outcome: Outcome) -> None:
         self._over = True
+        for group in self._groups:
+            # Which refer to this: nothing is left for the collector.
+            group.handle, group.cases = None, []
+        self._groups.clear()
         self._done(outcome)
 
 
@@ -364,7 +368,10 @@ def shielded(answer: chan[Any]) -> Any:
         except BaseException as error:
             late = error
     if late is not None:
-        again(late)
+        try:
+            again(late)
+        finally:
+            del late  # as in `_settle`
     return value
 
 
@@ -373,10 +380,13 @@ def again(error: BaseException) -> None:
     from goslings._errors import Cancelled
 
     goroutine = current()
-    if isinstance(error, Cancelled) and goroutine is not None:
-        goroutine.cancel(*error.args)
-    else:
-        raise error
+    try:
+        if isinstance(error, Cancelled) and goroutine is not None:
+            goroutine.cancel(*error.args)
+        else:
+            raise error
+    finally:
+        del error  # as in `_settle`
 
 
 def wait(cases: Cases, timeout: float | None, packed: bool = False) -> Outcome:
@@ -423,14 +433,17 @@ def _settle(outcome: Outcome, error: BaseException) -> Outcome:
     """The operation was withdrawn because of `error`, and ended like this: what is to be told, or an exception."""
     if isinstance(error, TimeoutError):
         return outcome  # served at the last moment, or not at all
-    if outcome.receipt is not None:
-        outcome.receipt.undo()
+    try:
+        if outcome.receipt is not None:
+            outcome.receipt.undo()
+            raise error
+        if outcome.index >= 0 and outcome.ok:
+            # Sent: that cannot be undone, and must not be done again.
+            _cancel_again(error)
+            return outcome
         raise error
-    if outcome.index >= 0 and outcome.ok:
-        # Sent: that cannot be undone, and must not be done again.
-        _cancel_again(error)
-        return outcome
-    raise error
+    finally:
+        del error  # its traceback refers to this frame
 
 
 def _cancel_again(error: BaseException) -> None:
@@ -439,16 +452,19 @@ def _cancel_again(error: BaseException) -> None:
     from goslings._errors import Cancelled
 
     goroutine = current()
-    if isinstance(error, Cancelled) and goroutine is not None:
-        goroutine.cancel(*error.args)
-        return
-    if isinstance(error, asyncio.CancelledError):
-        task = asyncio.current_task()
-        if task is not None:
-            task.uncancel()  # the same request, not one more
-            task.cancel(*error.args)
+    try:
+        if isinstance(error, Cancelled) and goroutine is not None:
+            goroutine.cancel(*error.args)
             return
-    raise error
+        if isinstance(error, asyncio.CancelledError):
+            task = asyncio.current_task()
+            if task is not None:
+                task.uncancel()  # the same request, not one more
+                task.cancel(*error.args)
+                return
+        raise error
+    finally:
+        del error  # as in `_settle`
 
 
 def _checked(outcome: Outcome) -> Outcome:

@@ -144,15 +144,17 @@ class Worker:
         if error is not None:
             self._answer(number, error)
             return
-        fds: list[int] = []
+        parcel = self._peer.parcel()
         try:
-            payload = self._peer.pack(goroutine.result(), "result", fds)
+            payload = self._peer.pack(goroutine.result(), "result", parcel)
         except BaseException as problem:
             self._answer(number, problem)
             return
+        parcel.sent()
         try:
-            self._peer.post((_messages.RESULT, number, True, payload), _pickle.is_large(payload), fds)
+            self._peer.post((_messages.RESULT, number, True, payload), _pickle.is_large(payload), parcel)
         except (OSError, MemoryError) as problem:
+            parcel.sent(back=True)
             self._answer(number, problem)
             return
         self._calls.pop(number, None)
