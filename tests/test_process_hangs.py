@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from goslings import chan
-from goslings.processes import Processes, WorkerDied, WorkerStats
+from goslings.processes import Processes, WorkerDied, WorkerStats, _spawn
 from goslings.processes._heart import Heart, answer
 from helpers import until
 
@@ -188,6 +188,50 @@ def test_a_pool_is_closed_although_its_fork_server_hangs(monkeypatch: pytest.Mon
         workers.go(abs, 1).result(SECONDS)
         assert workers._server is not None
         os.kill(workers._server._process.pid, signal.SIGSTOP)
+
+
+def test_a_fork_server_that_stops_before_it_forks_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The call that waited for the worker hears of it."""
+    monkeypatch.setattr("goslings.processes._spawn._FORK_SECONDS", 0.5)
+    with Processes(1, start="forkserver") as workers:
+        server = workers._server
+        assert server is not None
+        os.kill(server._process.pid, signal.SIGSTOP)  # it has not imported anything yet
+        goroutine = workers.go(abs, -1)
+        with pytest.raises(WorkerDied, match="SIGKILL"):
+            goroutine.result(SECONDS)
+        assert workers.go(abs, -1).result(SECONDS) == 1
+        assert workers._server is not server
+
+
+def test_a_worker_of_which_a_dead_server_has_not_told_is_ended() -> None:
+    """It runs, and nobody knows its process."""
+    with Processes(1, start="forkserver") as workers:
+        runs = chan[int](1)
+
+        def run() -> None:
+            runs.send(os.getpid())
+            loop()
+
+        goroutine = workers.go(run)
+        pid = runs.recv(SECONDS)
+        (worker,) = workers._workers
+        lives = os.pidfd_open(pid)
+        try:
+            forked, server = worker.process, workers._server
+            assert isinstance(forked, _spawn.Forked) and server is not None
+            until(lambda: forked.pid, SECONDS)
+            os.close(forked._pidfd)
+            forked._pidfd, forked.pid = -1, 0  # as if it had not told
+            server.kill()
+            until(lambda: forked.is_unknown, SECONDS)
+            assert not goroutine.done()
+            worker.kill("the test")
+            with pytest.raises(WorkerDied, match="the test"):
+                goroutine.result(SECONDS)
+            assert system.select([lives], [], [], SECONDS)[0], "it has not ended"
+        finally:
+            os.close(lives)
 
 
 ORPHANS = """

@@ -197,7 +197,13 @@ class Child:
     def kill(self, why: str) -> None:
         """Kills it; `why` is what those who wait for it are told."""
         self.fate = why
+        self.end()
+
+    def end(self) -> None:
+        """Ends it with force."""
         self.process.kill()
+        if self.process.is_unknown:
+            self.peer.close()  # then it ends by itself
 
     def _answer(self, number: int, how: Any, what: Any, fds: list[int]) -> None:
         with self._lock:

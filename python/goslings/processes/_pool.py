@@ -427,9 +427,10 @@ class Processes:
         until = time.monotonic() + END_SECONDS
         for worker in workers:
             if not worker.goroutine.join(max(0.0, until - time.monotonic())):
-                worker.process.kill()
+                worker.end()
         for worker in workers:
-            worker.goroutine.join()
+            while not worker.goroutine.join(END_SECONDS):
+                worker.end()  # its server may have ended meanwhile, and not have told of it
         self._over.set()
         with self._lock:
             server, self._server = self._server, None

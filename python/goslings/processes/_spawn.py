@@ -76,6 +76,9 @@ class Spawned:
             self._process.wait()
             raise
 
+    is_unknown = False
+    """Whether it cannot be killed."""
+
     def wait(self, timeout: float | None) -> int | None:
         """Its exit status, once it has ended; None after `timeout` seconds. For one goroutine, until it is told."""
         if not wait_fd(self._pidfd, False, timeout):
@@ -112,6 +115,7 @@ class Forked:
         """Or it never will."""
         self._ended = Event()
         server.fork(self, fd, pair)
+        go(self._see_to_the_start).name = "goslings.processes fork"
 
     def wait(self, timeout: float | None) -> int | None:
         """As `Spawned.wait`."""
@@ -131,6 +135,18 @@ class Forked:
             kill(self._pidfd)
         if not self._ended.is_set():
             go(self._see_to_the_end)
+
+    def _see_to_the_start(self) -> None:
+        """A server that was stopped is killed: whoever waits for the worker would wait for ever. A slow one is not."""
+        while not self._started.wait(_FORK_SECONDS):
+            if self._server.is_stopped():
+                self._server.kill()
+                return
+
+    @property
+    def is_unknown(self) -> bool:
+        """Whether its server has ended and not told of it: perhaps it runs, and cannot be killed."""
+        return self._ended.is_set() and self.pid == 0
 
     def _see_to_the_end(self) -> None:
         if not self._ended.wait(_FORK_SECONDS):
@@ -207,6 +223,14 @@ class ForkServer:
     def kill(self) -> None:
         """It ends, and its workers with it."""
         self._process.kill()
+
+    def is_stopped(self) -> bool:
+        """Whether it stands still, by a signal or under a debugger."""
+        try:
+            with open(f"/proc/{self._process.pid}/stat") as stat:
+                return stat.read().rpartition(")")[2].split()[0] in "Tt"
+        except OSError:
+            return False
 
     def close(self) -> None:
         """The server ends."""
