@@ -1,6 +1,6 @@
 """Processes: messages, arrays and calls, beside multiprocessing, in turns in one run.
 
-python bench/processes.py [small|queues|array|cpu|calls] [--rounds N]
+python bench/processes.py [small|queues|managers|pools|array|cpu|calls] [--rounds N]
 """
 
 from __future__ import annotations
@@ -190,6 +190,117 @@ def queues(rounds: int) -> None:
             )
 
 
+# The drop-in's managers and pools
+
+
+def in_turn(title: str, rounds: int, number: int, measures: dict[str, dict[str, Callable[[], None]]]) -> None:
+    """Runs each function for ours and for the library's, in turn; microseconds of the best of each, and a ratio."""
+    best: dict[str, dict[str, float]] = {what: {} for what in measures}
+    for _ in range(rounds):
+        for what, functions in measures.items():
+            for name, function in functions.items():
+                took = timed(function) / number
+                best[what][name] = min(took, best[what].get(name, took))
+    for what, rates in best.items():
+        ratio = rates["library"] / rates["ours"]
+        print(
+            f"{title} {what:34} {rates['ours'] * 1e6:8.1f} us, library {rates['library'] * 1e6:8.1f}:"
+            f" {ratio:.2f} times its rate"
+        )
+
+
+def managers(rounds: int) -> None:
+    """Calls of a dict of a manager, half of them to set an item and half to get it: microseconds a call."""
+    from goslings.compat import multiprocessing as ours
+
+    number = 2_000
+    made: dict[str, Any] = {name: library.get_context("spawn").Manager() for name, library in libraries(ours)}
+
+    def calls(known: Any, count: int) -> None:
+        for value in range(count // 2):
+            known["key"] = value
+            known["key"]
+
+    def by_threads(known: Any) -> None:
+        threads = [threading.Thread(target=calls, args=(known, number // 8)) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    dicts = {name: manager.dict() for name, manager in made.items()}
+    goroutines = lambda: [each.result() for each in [go(calls, dicts["ours"], number // 8) for _ in range(8)]]  # noqa: E731
+    in_turn("managers", rounds, number, {
+        "one thread": {name: lambda known=known: calls(known, number) for name, known in dicts.items()},
+        "one goroutine; a thread": {
+            "ours": lambda: go(calls, dicts["ours"], number).result(),
+            "library": lambda: calls(dicts["library"], number),
+        },
+        "8 threads": {name: lambda known=known: by_threads(known) for name, known in dicts.items()},
+        "8 goroutines; 8 threads": {"ours": goroutines, "library": lambda: by_threads(dicts["library"])},
+    })  # fmt: skip
+    for manager in made.values():
+        manager.shutdown()
+
+
+def libraries(ours: Any) -> list[tuple[str, Any]]:
+    return [("library", multiprocessing), ("ours", ours)]
+
+
+def same(value: Any) -> Any:
+    return value
+
+
+def pools(rounds: int) -> None:
+    """Tasks that do nothing, in a pool of two processes: microseconds a task."""
+    from goslings.compat import multiprocessing as ours
+
+    number = 1_000
+    made = {name: library.get_context("spawn").Pool(2) for name, library in libraries(ours)}
+    for pool in made.values():
+        pool.map(same, range(100))
+
+    def each_waits(pool: Any) -> None:
+        for value in range(number):
+            pool.apply(same, (value,))
+
+    def many_threads(pool: Any) -> None:
+        threads = [threading.Thread(target=pool.apply, args=(same, (value,))) for value in range(number)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    def many_goroutines(pool: Any) -> None:
+        for each in [go(pool.apply, same, (value,)) for value in range(number)]:
+            each.result()
+
+    def taken_together(pool: Any) -> None:
+        for result in [pool.apply_async(same, (value,)) for value in range(number)]:
+            result.get()
+
+    each: dict[str, Callable[[Any], Any]] = {
+        "apply, one after the other": each_waits,
+        "apply_async, all, then get": taken_together,
+        "map, a task each": lambda pool: pool.map(same, range(number), 1),
+        "map, 50 a task": lambda pool: pool.map(same, range(number), 50),
+        "imap": lambda pool: list(pool.imap(same, range(number))),
+        "imap_unordered": lambda pool: list(pool.imap_unordered(same, range(number))),
+    }
+    measures: dict[str, dict[str, Callable[[], None]]] = {
+        what: {name: lambda pool=pool, call=call: call(pool) for name, pool in made.items()}
+        for what, call in each.items()
+    }
+    measures[f"apply, {number} goroutines; threads"] = {
+        "ours": lambda: many_goroutines(made["ours"]),
+        "library": lambda: many_threads(made["library"]),
+    }
+    in_turn("pools", rounds, number, measures)
+    for pool in made.values():
+        pool.terminate()
+        pool.join()
+
+
 # 64 MiB there and back
 
 
@@ -312,11 +423,11 @@ def calls(rounds: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", nargs="*", choices=["small", "queues", "array", "cpu", "calls"])
+    parser.add_argument("what", nargs="*", choices=["small", "queues", "managers", "pools", "array", "cpu", "calls"])
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     print(f"Python {sys.version.split()[0]}, GIL {'on' if sys._is_gil_enabled() else 'off'}")
-    for what in options.what or ["small", "queues", "array", "cpu", "calls"]:
+    for what in options.what or ["small", "queues", "managers", "pools", "array", "cpu", "calls"]:
         globals()[what](options.rounds)
 
 

@@ -6,6 +6,8 @@ import multiprocessing as std
 import os
 import signal
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from queue import Empty, Full
 from typing import Any
@@ -259,6 +261,43 @@ def test_a_pool_has_results_to_park_for() -> None:
             go(pool.apply, fail, (1,)).result(SECONDS)
         assert pool.map(square, []) == []
     go(pool.join).result(SECONDS)
+
+
+def keep(lock: Any) -> None:
+    global kept
+    kept = lock
+
+
+def square_under_lock(n: int) -> int:
+    with kept:
+        return n * n
+
+
+def end_at_once() -> None:
+    os._exit(3)
+
+
+def test_executors_take_our_contexts() -> None:
+    with ProcessPoolExecutor(2, SPAWN, keep, (SPAWN.Lock(),)) as executor:
+        assert list(executor.map(square_under_lock, range(20), chunksize=3)) == [n * n for n in range(20)]
+        waiting = [executor.submit(square, n) for n in range(5)]
+        assert [each.result(SECONDS) for each in waiting] == [n * n for n in range(5)]
+        assert type(executor.submit(fail, 1).exception(SECONDS)) is ValueError
+    with ProcessPoolExecutor(1, SPAWN) as executor:
+        assert type(executor.submit(end_at_once).exception(SECONDS)) is BrokenProcessPool
+
+
+def test_start_methods_that_others_have_added_are_found() -> None:
+    from multiprocessing import context
+
+    added = context._concrete_contexts  # type: ignore[attr-defined]  # private: no stub
+    added["their own"] = their_own = context.SpawnContext()
+    try:
+        assert multiprocessing.get_context("their own") is their_own
+    finally:
+        del added["their own"]
+    with pytest.raises(ValueError, match="cannot find context for 'their own'"):
+        multiprocessing.get_context("their own")
 
 
 def test_a_goroutine_joins_a_process_while_others_run() -> None:

@@ -4,9 +4,14 @@ docs/multiprocessing-suite.md.
 
 As tools/suites.py, whose machinery this uses: each case runs with the standard library and with ours in its place, in
 child processes with a time limit; what passes with the library and not with ours is run again on its own before it
-counts. The results are kept in tests/suites/multiprocessing/, a file for each suite and interpreter, and each
-difference needs a reason in tests/suites/multiprocessing.toml. `--page` writes the page from the results, `--check`
-says whether it is up to date.
+counts. The results are kept in tests/suites/multiprocessing/, a file for each suite, start method and interpreter, as
+they come, and each difference needs a reason in tests/suites/multiprocessing.toml. `--page` writes the page from the
+results, `--check` says whether it is up to date.
+
+All of it takes about half an hour for each interpreter, most of which the cases sleep: several interpreters or methods
+may run at the same time, as `--only 3.13 --methods fork`. To begin anew, remove the results; after an interruption,
+`--left` goes on with what has none. An interpreter that was built without its `test` package finds it in a folder on
+PYTHONPATH that holds just `test`, the Lib/test of its source.
 """
 
 from __future__ import annotations
@@ -82,7 +87,7 @@ def page() -> tuple[str, list[str]]:
             if f"{suite}-{method}-{tag}" not in found
         ]
         if len(absent) == len(METHODS) * len(SUITES):
-            lines.append(f"{tag} has no `test` package here: not run.")
+            lines.append(f"Nothing was run on {tag}.")
         elif absent:
             lines.append(f"Not run on {tag}: {', '.join(absent)}.")
     for suite in SUITES:
@@ -124,6 +129,7 @@ def main() -> int:
     parser.add_argument(
         "--again", action="store_true", help="only the cases that differed or failed the last time"
     )
+    parser.add_argument("--left", action="store_true", help="only the suites of which there is no result")
     parser.add_argument("--page", action="store_true", help="only write the page")
     parser.add_argument("--check", action="store_true", help="only say whether the page is up to date")
     options = parser.parse_args()
@@ -157,6 +163,8 @@ def one(python: str, tag: str, method: str, suite: str, options: argparse.Namesp
     if options.again:
         if stored.exists():
             again(python, module, stored, options.seconds)
+        return
+    if options.left and stored.exists():
         return
     cases = suites.cases_of(python, f"test.{module}")
     if not cases:

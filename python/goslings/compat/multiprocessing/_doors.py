@@ -189,7 +189,7 @@ class Direct:
         try:
             self._messages.send_bytes(head + data)
             while True:
-                answer = memoryview(self._messages.next_bytes())
+                answer = memoryview(self._messages.next_bytes(soon=True))
                 if answer[: _NUMBER.size] == head:
                     return answer[_NUMBER.size :]
         except (EOFError, ConnectionError):

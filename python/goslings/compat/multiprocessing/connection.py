@@ -29,7 +29,7 @@ from multiprocessing.connection import answer_challenge as answer_challenge
 from multiprocessing.connection import deliver_challenge as deliver_challenge
 from typing import Any
 
-from goslings._goslings import _can_park, _recv_packet, _send_packet, closing_fd, read_fd, wait_fd, write_fd
+from goslings._goslings import AtomicInt, _can_park, _recv_packet, _send_packet, closing_fd, read_fd, wait_fd, write_fd
 from goslings.compat.multiprocessing._ready import ready
 
 __all__ = ["Client", "Connection", "Listener", "Pipe", "wait"]
@@ -77,6 +77,9 @@ _LOOK = 30
 _VAIN = 3
 """After so many looks in vain one after another only one in `_PROBE` waits begins with a look."""
 _PROBE = 16
+_looking = AtomicInt()
+"""How many threads may be looking."""
+os.register_at_fork(after_in_child=lambda: _looking.store(0))
 
 
 class Messages(Connection):
@@ -129,13 +132,17 @@ class Messages(Connection):
         finally:
             os.close(found)
 
-    def next_bytes(self, timeout: float | None = None) -> Any:
-        """The next message; None if there was none for `timeout` seconds. Parks the goroutine, or blocks the thread."""
-        found = self.try_recv_bytes()
-        if found is not None:
-            return found
-        if not _can_park() and (self._vain < _VAIN or self._vain % _PROBE == 0):
-            found = self.try_recv_bytes(_LOOK)
+    def next_bytes(self, timeout: float | None = None, *, soon: bool = False) -> Any:
+        """The next message; None if there was none for `timeout` seconds. Parks the goroutine, or blocks the thread.
+
+        `soon`: it is an answer, so goroutines, too, look before they park, and hold up their worker for that moment.
+        """
+        if (soon or not _can_park()) and (self._vain < _VAIN or self._vain % _PROBE == 0):
+            # One thread at a time: more would take the processors from those whom they wait for.
+            try:
+                found = self.try_recv_bytes(_LOOK if _looking.add(1) <= 1 else 0)
+            finally:
+                _looking.add(-1)
             if found is not None:
                 self._vain = 0
                 return found

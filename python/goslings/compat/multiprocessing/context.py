@@ -104,10 +104,13 @@ class BaseContext(_context.BaseContext):
         """The context of a start method; None: this one."""
         if method is None:
             return self
-        try:
-            found = _contexts[method]
-        except KeyError:
-            raise ValueError(f"cannot find context for {method!r}") from None
+        found = _contexts.get(method)
+        if found is None:
+            # What somebody has added to the library's table, as loky does, is as it was made.
+            added: dict[str, Any] = _context._concrete_contexts  # type: ignore[attr-defined]  # private: no stub
+            found = added.get(method)
+        if found is None:
+            raise ValueError(f"cannot find context for {method!r}")
         found._check_available()
         return found
 
