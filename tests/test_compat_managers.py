@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import pickle
 import queue
 import secrets
 import signal
+import socket
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -139,6 +141,25 @@ def test_nobody_comes_in_without_a_token_or_with_a_used_one() -> None:
     with pytest.raises(_doors.Ended):
         known.call(b"")
     assert _doors.knock(door.name, token) is None
+
+
+def test_another_user_does_not_come_in_and_is_not_listened_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    arrived: queue.SimpleQueue[_doors.DirectLine] = queue.SimpleQueue()
+    door = _doors.Door(arrived.put, (pickle.dumps, pickle.loads))
+    try:
+        another = os.geteuid() + 1
+        monkeypatch.setattr(os, "geteuid", lambda: another)
+        assert _doors.knock(door.name, door.promise()) is None
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as other:
+            other.settimeout(SECONDS)
+            other.connect(door.name)
+            with contextlib.suppress(BrokenPipeError):
+                other.send(door.promise())
+            with contextlib.suppress(ConnectionResetError):
+                assert other.recv(1) == b""
+        assert arrived.empty()
+    finally:
+        door.close()
 
 
 class Ring(Exception):

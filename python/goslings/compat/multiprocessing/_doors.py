@@ -9,6 +9,8 @@ is one of the shared connection.
 
 * Nothing is unpickled before the token was seen, at the manager; at the other side, before the system has said that the
   listener is of the same user. The name is not secret, and free again when the manager ends.
+* Nobody of another user comes in, so that those cannot use up the manager's descriptors. Who knows the key in spite of
+  that has the connection.
 * A request has a number, which its answer repeats. So whoever was interrupted while it waited skips the answer that
   comes later, or that was received and lost.
 * Sockets of Unix carry bytes from process to process within the system: nothing is sealed.
@@ -47,6 +49,12 @@ _USER = struct.Struct("3i")
 
 class Ended(ConnectionResetError, EOFError):
     """The manager has ended. The library raises the one or the other, as it happens."""
+
+
+def _is_ours(sock: socket.socket) -> bool:
+    """Whether the other side is of the same user."""
+    _, user, _ = _USER.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _USER.size))
+    return bool(user == os.geteuid())
 
 
 class DirectLine:
@@ -112,12 +120,15 @@ class Door:
                 came, _ = self._listening.accept()
             except BlockingIOError:
                 continue
-            except OSError:
+            except (OSError, ValueError):
                 if self._closed:
                     return
                 sleep(_PAUSE)  # no descriptor is left for it: that passes
                 continue
-            go(self._admit, came)
+            if _is_ours(came):
+                go(self._admit, came)
+            else:
+                came.close()
 
     def _admit(self, came: socket.socket) -> None:
         messages = Messages(came.detach())
@@ -164,8 +175,7 @@ def knock(name: bytes, token: bytes, seat: object = None) -> Direct | None:
     try:
         to.setblocking(False)
         to.connect(name)
-        _, user, _ = _USER.unpack(to.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _USER.size))
-        if user != os.geteuid():
+        if not _is_ours(to):
             to.close()
             return None
         to.send(token)
