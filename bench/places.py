@@ -2,6 +2,8 @@
 
     round trip   a word set and a process woken, by futex alone, both sides asleep in between; a message there and back
                  over a link, with threads and with goroutines; `multiprocessing.Pipe` and two `Queue`s
+    asleep       the same when both sides have slept: one round trip each millisecond
+    idle         how much of a processor two processes use that wait for each other and have nothing to say
     rate         messages of 100 bytes from one process to another, one after another
     array        64 MiB of float64 there and back as a message; by reference in a segment; `multiprocessing.Queue`
 
@@ -124,6 +126,95 @@ def pipe(rounds: int) -> float:
             mine.send_bytes(MESSAGE)
             mine.recv_bytes()
         return (time.perf_counter() - begin) / rounds
+
+
+# Round trips of those who have slept, in seconds each: medians
+
+
+def each_millisecond(rounds: int, trip: Callable[[], object]) -> float:
+    found = []
+    for _ in range(rounds):
+        goslings.sleep(0.001)
+        begin = time.perf_counter()
+        trip()
+        found.append(time.perf_counter() - begin)
+    return statistics.median(found)
+
+
+def futex_asleep(rounds: int) -> float:
+    segment = Segment(4096)
+    # A word for each direction: so that who has asked waits for the answer.
+    there, back = 0, 128
+
+    def answer() -> None:
+        for _ in range(rounds):
+            segment._ping_pong(there, 1, False)
+            segment._ping_pong(back, 1, True)
+
+    def ask() -> None:
+        segment._ping_pong(there, 1, True)
+        segment._ping_pong(back, 1, False)
+
+    with other(answer):
+        return each_millisecond(rounds, ask)
+
+
+def link_asleep(start: Run) -> Callable[[int], float]:
+    def measure(rounds: int) -> float:
+        with linked(echo, start) as link:
+
+            def trip() -> None:
+                link.send([MESSAGE])
+                link.recv()
+
+            seconds: float = start(lambda: each_millisecond(rounds, trip))
+            return seconds
+
+    return measure
+
+
+def pipe_asleep(rounds: int) -> float:
+    mine, theirs = multiprocessing.Pipe()
+
+    def run() -> None:
+        for _ in range(rounds):
+            theirs.send_bytes(theirs.recv_bytes())
+
+    def trip() -> None:
+        mine.send_bytes(MESSAGE)
+        mine.recv_bytes()
+
+    with other(run):
+        return each_millisecond(rounds, trip)
+
+
+# What those use who wait, in processors
+
+
+def link_idle(start: Run) -> Callable[[int], float]:
+    def measure(milliseconds: int) -> float:
+        def there(link: Link) -> None:
+            link.send(link.recv()[:1])
+            begin = time.process_time()
+            link.recv()
+            link.send([repr(time.process_time() - begin).encode()])
+
+        with linked(there, start) as link:
+
+            def wait() -> float:
+                link.send([MESSAGE])
+                link.recv()
+                begin, used = time.perf_counter(), time.process_time()
+                with contextlib.suppress(TimeoutError):
+                    link.recv(timeout=milliseconds / 1000)
+                used, seconds = time.process_time() - used, time.perf_counter() - begin
+                link.send([MESSAGE])
+                return (used + float(link.recv()[0])) / seconds
+
+            share: float = start(wait)
+            return share
+
+    return measure
 
 
 # Rates, in messages a second
@@ -282,6 +373,19 @@ def main() -> None:
     for name, values in found["round trip"].items():
         middle = statistics.median(values)
         print(f"  {name:18} {middle * 1e6:8.2f} us, best {min(values) * 1e6:8.2f} us, {middle / bare:6.2f} of a futex")
+
+    asleep = {"futex": futex_asleep, "link": link_asleep(plainly), "link, goroutines": link_asleep(in_goroutine)}
+    found["asleep"] = compare({**asleep, "Pipe": pipe_asleep}, times(300), options.rounds)
+    bare = statistics.median(found["asleep"]["futex"])
+    print("\nround trip, one each millisecond (owed: a link at most twice a bare futex)")
+    for name, values in found["asleep"].items():
+        middle = statistics.median(values)
+        print(f"  {name:18} {middle * 1e6:8.2f} us, best {min(values) * 1e6:8.2f} us, {middle / bare:6.2f} of a futex")
+
+    found["idle"] = compare({"link": link_idle(plainly), "link, goroutines": link_idle(in_goroutine)}, times(500), 2)
+    print("\nboth sides wait (owed: no processor)")
+    for name, values in found["idle"].items():
+        print(f"  {name:18} {max(values):8.2%} of a processor")
 
     rates = {"link": link_rate(plainly), "link, goroutines": link_rate(in_goroutine), "Pipe": pipe_rate}
     found["rate"] = compare({**rates, "Queue": queue_rate}, times(50_000), options.rounds)

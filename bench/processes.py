@@ -1,6 +1,6 @@
 """Processes: messages, arrays and calls, beside multiprocessing, in turns in one run.
 
-python bench/processes.py [small|queues|managers|pools|array|cpu|calls] [--rounds N]
+python bench/processes.py [small|single|queues|managers|pools|array|cpu|calls] [--rounds N]
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from goslings import chan, go
+from goslings import chan, go, recv, select
 from goslings.processes import Processes
 
 MESSAGE = b"x" * 100
@@ -110,6 +110,161 @@ def small(rounds: int) -> None:
         for rival in ("queue", "pipe"):
             ratio = statistics.median(found[rival]) / statistics.median(found[name])
             print(f"small {name}: {ratio:.1f} times the rate of multiprocessing's {rival}")
+
+
+# Single operations: channels without a buffer or with a small one, from worker to worker, requests, select
+
+
+def queue_echo(inbox: Any, outbox: Any) -> None:
+    while (item := inbox.get()) is not None:
+        outbox.put(item)
+
+
+def pipe_echo(pipe: Any) -> None:
+    while item := pipe.recv():
+        pipe.send(item)
+
+
+def send_many(values: Any, number: int) -> None:
+    for _ in range(number):
+        values.send(MESSAGE)
+
+
+def recv_many(values: Any, number: int) -> None:
+    for _ in range(number):
+        values.recv()
+
+
+def recv_either(one: Any, other: Any, number: int) -> None:
+    for _ in range(number):
+        select(recv(one), recv(other))
+
+
+def send_both(one: Any, other: Any, number: int) -> None:
+    for count in range(number):
+        (other if count % 2 else one).send(MESSAGE)
+
+
+def answer_many(requests: Any, answers: Any, number: int) -> None:
+    for _ in range(number):
+        answers.send(requests.recv())
+
+
+def ask_many(requests: Any, answers: Any, number: int) -> None:
+    for _ in range(number):
+        requests.send(MESSAGE)
+        answers.recv()
+
+
+Job = tuple[Callable[..., None], tuple[Any, ...]]
+
+
+def run_jobs(jobs: Any, done: Any) -> None:
+    for function, args in jobs:
+        function(*args)
+        done.send(None)
+
+
+def new_channel(channels: Any, capacity: int) -> None:
+    channels.send(chan(capacity))
+
+
+def single(rounds: int) -> None:
+    """Where no stream or lease carries it: microseconds an item, or there and back. `A` and `B` are workers."""
+    number = 1000
+    context = multiprocessing.get_context("spawn")
+    there, back = context.Queue(), context.Queue()
+    pipe, far_pipe = context.Pipe()
+    rivals = [
+        context.Process(target=queue_echo, args=(there, back)),
+        context.Process(target=pipe_echo, args=(far_pipe,)),
+    ]
+    for rival in rivals:
+        rival.start()
+
+    def by_queue() -> None:
+        for _ in range(number):
+            there.put(MESSAGE)
+            back.get()
+
+    def by_pipe() -> None:
+        for _ in range(number):
+            pipe.send(MESSAGE)
+            pipe.recv()
+
+    def queue_stream() -> None:
+        for _ in range(number):
+            there.put(MESSAGE)
+        for _ in range(number):
+            back.get()
+
+    found: dict[str, list[float]] = {}
+    with Processes(2) as workers:
+        # Each worker carries out what it is sent: so everything runs where it is meant to.
+        places = [(chan[Job](), chan[None]()) for _ in range(2)]
+        running = [workers.go(run_jobs, jobs, done) for jobs, done in places]
+
+        def together(here: Job | None, in_a: Job | None = None, in_b: Job | None = None) -> None:
+            def run() -> None:
+                jobs = [(place, job) for place, job in zip(places, (in_a, in_b), strict=True) if job is not None]
+                for (inbox, _), job in jobs:
+                    inbox.send(job)
+                if here is not None:
+                    here[0](*here[1])
+                for (_, done), _ in jobs:
+                    done.recv()
+
+            go(run).result()
+
+        ways: dict[str, Callable[[], None]] = {
+            "Queue, item": queue_stream, "Queue, trip": by_queue, "Pipe, trip": by_pipe,
+        }  # fmt: skip
+
+        def way(name: str, here: Job | None, in_a: Job | None = None, in_b: Job | None = None) -> None:
+            ways[name] = lambda: together(here, in_a, in_b)
+
+        for capacity in (0, 1, 8, 64):
+            ch = chan[bytes](capacity)
+            way(f"chan({capacity}) to A", (send_many, (ch, number)), (recv_many, (ch, number)))
+            way(f"chan({capacity}) from A", (recv_many, (ch, number)), (send_many, (ch, number)))
+        for capacity in (0, 1024):
+            ch = chan[bytes](capacity)
+            way(f"chan({capacity}) A to B", None, (send_many, (ch, number)), (recv_many, (ch, number)))
+        for capacity in (0, 1024):
+            channels = chan[Any]()
+            places[0][0].send((new_channel, (channels, capacity)))
+            ch = channels.recv()
+            places[0][1].recv()
+            way(f"chan({capacity}) of A, to here", (recv_many, (ch, number)), (send_many, (ch, number)))
+            way(f"chan({capacity}) of A, to B", None, (send_many, (ch, number)), (recv_many, (ch, number)))
+        for capacity in (0, 1):
+            ask, answers = chan[bytes](capacity), chan[bytes](capacity)
+            way(
+                f"request, chan({capacity})",
+                (ask_many, (ask, answers, number)),
+                (answer_many, (ask, answers, number)),
+            )
+            one, other = chan[bytes](capacity), chan[bytes](capacity)
+            way(
+                f"select in A, chan({capacity})",
+                (send_both, (one, other, number)),
+                (recv_either, (one, other, number)),
+            )
+        for function in ways.values():
+            function()
+        for _ in range(rounds):
+            for name, function in ways.items():
+                found.setdefault(name, []).append(timed(function) / number)
+        for jobs, _ in places:
+            jobs.close()
+        for goroutine in running:
+            goroutine.result()
+    there.put(None)
+    pipe.send(None)
+    for rival in rivals:
+        rival.join()
+    for name, times in found.items():
+        print(f"single {name:22} {statistics.median(times) * 1e6:8.2f} us, best {min(times) * 1e6:8.2f}")
 
 
 # The drop-in's queues
@@ -423,11 +578,13 @@ def calls(rounds: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", nargs="*", choices=["small", "queues", "managers", "pools", "array", "cpu", "calls"])
+    parser.add_argument(
+        "what", nargs="*", choices=["small", "single", "queues", "managers", "pools", "array", "cpu", "calls"]
+    )
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     print(f"Python {sys.version.split()[0]}, GIL {'on' if sys._is_gil_enabled() else 'off'}")
-    for what in options.what or ["small", "queues", "managers", "pools", "array", "cpu", "calls"]:
+    for what in options.what or ["small", "single", "queues", "managers", "pools", "array", "cpu", "calls"]:
         globals()[what](options.rounds)
 
 

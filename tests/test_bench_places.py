@@ -22,6 +22,6 @@ def test_it_measures_round_trips_rates_and_arrays(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     found = json.loads(file.read_text())
-    assert set(found) == {"round trip", "rate", "array"}
+    assert set(found) == {"round trip", "asleep", "idle", "rate", "array"}
     assert all(value > 0 for results in found.values() for values in results.values() for value in values)
     assert "of a futex" in done.stdout and "of Queue" in done.stdout
