@@ -748,3 +748,13 @@ def test_waits_are_named_in_a_dump(pair: Pair) -> None:
     assert state(receiver) == "net read"
     pair[1].send([b"x"])
     receiver.result(SECONDS)
+
+
+def test_a_message_is_put_only_if_none_waits_before_it(pair: Pair) -> None:
+    one, other = pair
+    assert one._put(b"first")
+    one._hold(True)
+    assert not one._put(b"it would overtake what waits")
+    one._hold(False)
+    assert one._put(b"second")
+    assert [other.recv(SECONDS)[0] for _ in range(2)] == [b"first", b"second"]

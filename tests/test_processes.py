@@ -549,3 +549,24 @@ def test_a_goroutine_cancelled_at_once_is_cancelled_there(workers: Processes) ->
         goroutine.cancel()
         assert goroutine.join(SECONDS) and goroutine.cancelled()
     until(lambda: not any(worker.calls for worker in workers._workers), SECONDS)
+
+
+def test_whoever_has_nothing_to_do_uses_no_processor(workers: Processes) -> None:
+    numbers = chan[int]()
+    # Back and forth first, so that both sides have a reason to look for the next message.
+    receiver = workers.go(lambda: [numbers.recv() for _ in range(200)])
+    for number in range(200):
+        numbers.send(number)
+    assert receiver.result(SECONDS) == list(range(200))
+    waiting = workers.go(numbers.recv)
+
+    def idle(seconds: float) -> float:
+        before = time.process_time()
+        goslings.sleep(seconds)
+        return time.process_time() - before
+
+    there = workers.go(idle, 1.0)
+    here = idle(1.0)
+    assert here < 0.2 and there.result(SECONDS) < 0.2
+    numbers.send(1)
+    assert waiting.result(SECONDS) == 1

@@ -1292,6 +1292,10 @@ class Link:
         """Sends one message if that needs no waiting; returns whether it was sent. Never blocks and is no cancel point.
         Raises what `send` raises.
         """
+
+    def _put(self, data: bytes) -> bool:
+        """The same for a short message and nothing else, unless messages wait to be sent (`_hold`): false then."""
+
     def _recv(self, streams: _Streams) -> tuple[bytes | memoryview, list[int]]:
         """As `recv`, without a timeout, but values of streams go to their channels."""
     def _hold(self, queued: bool) -> None:

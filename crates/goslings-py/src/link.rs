@@ -32,7 +32,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long a link keeps the memory of a long message for another one.
 const SPARE: Duration = Duration::from_secs(1);
@@ -312,8 +312,12 @@ impl Link {
     ) -> Result<(Bound<'py, PyAny>, Vec<OwnedFd>), Stopped> {
         let _turn = self.receiving.turn(wait).map_err(NetError::Wait)?;
         let mut spun = wait == Wait::No;
+        let mut asleep: Option<Instant> = None;
         let mut batch = streams.map(Batch::new);
         let receive = |socket: BorrowedFd<'_>| {
+            if let Some(since) = asleep.take() {
+                self.spin.slept(since.elapsed());
+            }
             loop {
                 let mut receiver = self.receiving.state();
                 if receiver.is_empty() {
@@ -325,12 +329,14 @@ impl Link {
                     if !spun {
                         spun = true;
                         drop(receiver);
-                        self.spin.until(py, || !self.receiving.state().is_empty());
+                        let is_near = || self.receiving.state().is_near();
+                        self.spin.until_unless(py, || !self.receiving.state().is_empty(), is_near);
                         continue;
                     }
                 }
                 let Some(len) = receiver.next(socket)? else {
                     spun = false;
+                    asleep = Some(Instant::now());
                     return Ok(None);
                 };
                 if let Some(batch) = &mut batch {
@@ -535,6 +541,12 @@ impl Link {
         self.here()?;
         let fds: Vec<BorrowedFd<'_>> = fds.iter().map(borrowed).collect();
         self.outgoing(parts, |len, sources, apart| self.post_parts(len, sources, apart, &fds))
+    }
+
+    /// The same for a short message and nothing else, unless messages wait to be sent (`_hold`): false then.
+    fn _put(&self, py: Python<'_>, data: &Bound<'_, PyBytes>) -> PyResult<bool> {
+        self.here()?;
+        self.put(&[Source::from(data.as_bytes())]).map_err(|stopped| stopped.raise(py, self, true))
     }
 
     /// Writes a long message, so that sending it needs no more memory and no more copy: what `send` and `_post` take in place

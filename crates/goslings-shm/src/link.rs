@@ -88,6 +88,11 @@ pub struct Sender {
     looked: Instant,
 }
 
+/// The number of the processor that this runs on, from 1.
+fn processor() -> u32 {
+    u32::try_from(rustix::thread::sched_getcpu() + 1).unwrap_or(0)
+}
+
 /// Where to ring for the writer.
 #[derive(Debug)]
 struct Bell {
@@ -200,6 +205,7 @@ impl Sender {
     pub fn commit(&mut self, socket: BorrowedFd<'_>, len: usize, parts: &[Source<'_>], fds: usize) {
         let fds = u16::try_from(fds).expect("no more than FDS_MAX descriptors");
         let Some(ring) = &mut self.ring else { return };
+        ring.note_processor(processor());
         if len > INLINE_MAX {
             ring.push(APART, fds, &[Source::from(&(len as u64).to_le_bytes()[..])], weight(len));
         } else {
@@ -360,6 +366,12 @@ impl Receiver {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.ring.as_ref().is_none_or(|(ring, _)| ring.is_empty())
+    }
+
+    /// Whether the other side has last written on the processor that this runs on: then it cannot run while this does.
+    #[must_use]
+    pub fn is_near(&self) -> bool {
+        self.ring.as_ref().is_some_and(|(ring, _)| ring.processor() == processor())
     }
 
     /// Says that nothing will be received any more: whoever sends fails.

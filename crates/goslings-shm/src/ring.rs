@@ -17,6 +17,7 @@
 //!   384  sleeping: the reader waits for a record         the reader 1; the writer 0, as it rings
 //!   512  full: the writer waits for room                 the writer 1; the reader 0, as it rings
 //!   640  gone: the reader will read no more              the reader, once
+//!   768  processor: where the writer last wrote, from 1  the writer; nothing depends on it
 //! data (capacity bytes, a power of two)
 //!     record: | u32 length | u16 kind | u16 descriptors | u64 number | bytes, filled up to 16 |
 //! ```
@@ -38,7 +39,7 @@ use std::mem::MaybeUninit;
 /// "goslings", to be read in a dump of the memory.
 const MAGIC: u64 = u64::from_le_bytes(*b"goslings");
 /// The layout above. Another one, or another meaning, gets another number.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Where the data begins.
 pub(crate) const DATA: usize = 4096;
 /// Records begin at multiples of this, and so long is what stands before their bytes.
@@ -71,6 +72,7 @@ pub(crate) struct Header {
     sleeping: Line<AtomicU32>,
     full: Line<AtomicU32>,
     gone: Line<AtomicU32>,
+    processor: Line<AtomicU32>,
 }
 
 #[cfg(not(loom))]
@@ -80,6 +82,7 @@ const _: () = {
     assert!(std::mem::offset_of!(Header, sleeping) == 384);
     assert!(std::mem::offset_of!(Header, full) == 512);
     assert!(std::mem::offset_of!(Header, gone) == 640);
+    assert!(std::mem::offset_of!(Header, processor) == 768);
     assert!(size_of::<Header>() <= DATA);
     assert!(align_of::<Header>() <= DATA);
 };
@@ -245,6 +248,15 @@ impl<M: Memory> Producer<M> {
         self.memory.header().full.0.store(0, Ordering::Relaxed);
     }
 
+    /// Says on which processor this end runs, for a guess of the reader's.
+    pub(crate) fn note_processor(&self, number: u32) {
+        let noted = &self.memory.header().processor.0;
+        // Ordering: Relaxed, both. A hint; and whoever stays where it is leaves the reader its cache line.
+        if noted.load(Ordering::Relaxed) != number {
+            noted.store(number, Ordering::Relaxed);
+        }
+    }
+
     /// Whether the reader has said that it reads no more.
     pub(crate) fn is_reader_gone(&self) -> bool {
         // Ordering: Relaxed. A notice, nothing comes with it.
@@ -369,6 +381,12 @@ impl<M: Memory> Consumer<M> {
     pub(crate) fn is_empty(&self) -> bool {
         // Ordering: Relaxed. `next` looks properly.
         self.tail == self.head && self.memory.header().tail.0.load(Ordering::Relaxed) == self.head
+    }
+
+    /// What the writer has last noted.
+    pub(crate) fn processor(&self) -> u32 {
+        // Ordering: Relaxed. A hint.
+        self.memory.header().processor.0.load(Ordering::Relaxed)
     }
 
     /// Says that this end is about to sleep until there is a record; then look again (`next`) before sleeping.

@@ -69,9 +69,9 @@ pub use net::{Direction, NetError};
 pub use rwmutex::RwMutex;
 pub use sched::{
     Held, NoThread, PROCS_MAX, Stats, after_fork_child, after_fork_parent, anybody_is_asked, before_fork,
-    current, current_place, forget_request, give_way, held, is_asked, lock_os_thread, places, procs,
-    set_default_procs, set_procs, set_slice, set_warn_held, spawn, spawn_at, spawn_in, spawn_with, stats,
-    stop, unlock_os_thread, with_current, yield_now,
+    current, current_place, forget_request, give_way, held, is_asked, lock_os_thread, others_are_ready,
+    places, procs, set_default_procs, set_procs, set_slice, set_warn_held, spawn, spawn_at, spawn_in,
+    spawn_with, stats, stop, unlock_os_thread, with_current, yield_now,
 };
 pub use select::{Case, SelectError, Selected, select};
 pub use semaphore::{AcquireError, Semaphore, TooMany};

@@ -99,6 +99,15 @@ fn a_record_that_was_not_finished_is_not_there() {
 }
 
 #[test]
+fn the_reader_sees_where_the_writer_ran() {
+    let (producer, consumer, _memory) = ring(256);
+    assert_eq!(consumer.processor(), 0);
+    producer.note_processor(3);
+    producer.note_processor(2);
+    assert_eq!(consumer.processor(), 2);
+}
+
+#[test]
 fn a_ring_of_another_version_is_refused() {
     let (_producer, _consumer, memory) = ring(256);
     memory.header().identity.0.version.store(99, Ordering::Relaxed);

@@ -295,6 +295,13 @@ pub fn yield_now() {
     }
 }
 
+/// Whether others would run here if the running goroutine called [`yield_now`], a moment ago. False on a plain thread, and
+/// in a goroutine without a stack.
+#[must_use]
+pub fn others_are_ready() -> bool {
+    current_stackful().is_some() && worker::current().is_some_and(Worker::has_others)
+}
+
 /// Lets other threads run.
 pub(crate) fn yield_thread() {
     let state = crate::host::host().detach();

@@ -35,6 +35,8 @@ const TRIM: u32 = 32;
 const SPINS: u32 = 60;
 /// The most rounds before it sleeps.
 const PATIENCE_MAX: u32 = 16;
+/// Giving way for so long means that others compute.
+const LONG_YIELD_NS: u64 = 20_000;
 /// A sleep as short as this (with its two switches of thread) was not worth the system calls.
 const WORTH_WAITING_NS: u64 = 50_000;
 
@@ -663,7 +665,8 @@ impl Worker {
     }
 
     /// Looks on for a while; true if there is work. Lets other threads run in between, so that on a busy
-    /// machine this takes their place only for moments.
+    /// machine this takes their place only for moments. When they take long it sleeps: who is woken comes before those who
+    /// compute, who gives way comes after them.
     fn spin(&self) -> bool {
         for round in 0..self.patience.get() {
             for _ in 0..SPINS {
@@ -672,8 +675,16 @@ impl Worker {
                     return true;
                 }
             }
+            if self.shared.bed.awaited_net().is_some_and(NetPoll::look_instead) {
+                return true;
+            }
             if round > 0 {
+                let before = now();
                 std::thread::yield_now();
+                if now().0 - before.0 > LONG_YIELD_NS {
+                    self.patience.set(1);
+                    return self.sees_work();
+                }
             }
         }
         false
@@ -723,6 +734,13 @@ impl Worker {
     /// Whether it may start goroutines: not if it is one too many.
     fn takes_fresh(&self) -> bool {
         self.index < self.runtime.takers() && !self.shared.watch.is_locked()
+    }
+
+    /// Whether somebody else would run here, if the goroutine that runs gave way.
+    pub(super) fn has_others(&self) -> bool {
+        // Ordering: Relaxed. A hint.
+        let handed = !self.shared.handed.load(Ordering::Relaxed).is_null();
+        handed || !self.next.get().is_null() || !self.ready.borrow().is_empty() || self.sees_work()
     }
 
     fn sees_work(&self) -> bool {
