@@ -120,10 +120,12 @@ class _Sends(_Common):
 
     def _send_otherwise(self, value: Any, timeout: float | None, sent: bool | bytes | None) -> None:
         """What `send` has not done in one step; `sent` is what `_Outflow.send` says."""
-        seconds = _checked_timeout(timeout)
+        if timeout is not None:
+            timeout = _checked_timeout(timeout)
         cases = self._case(value, sent)
         if cases is not None:
-            self._sent(_select.wait(cases, seconds, packed=True))
+            peer, number = self._goslings_home
+            self._sent(_select.wait_one(peer, number, cases[0][2], timeout))
 
     async def asend(self, value: Any, timeout: float | None = None) -> None:
         """As `chan.asend`."""
@@ -190,7 +192,7 @@ class _Receives(_Common):
         claims = self._origin.claims
         if claims is not None and (value := claims.claim()) is not claims:
             return value
-        value, ok = self._received(_select.wait([(self, False, None)], timeout))
+        value, ok = self._received(_select.wait_one(*self._goslings_home, None, timeout))
         if not ok:
             raise Closed("receive on closed channel")
         return value
@@ -210,7 +212,7 @@ class _Receives(_Common):
         claims = self._origin.claims
         if claims is not None and (value := claims.claim()) is not claims:
             return value, True
-        return self._received(_select.wait([(self, False, None)], timeout))
+        return self._received(_select.wait_one(*self._goslings_home, None, timeout))
 
     async def arecv_ok(self, timeout: float | None = None) -> tuple[Any, bool]:
         """As `chan.arecv_ok`."""

@@ -90,6 +90,8 @@ _LEASE_PAUSE = 64
 _LEASE_TOTAL = 16384
 """So many bytes of pickles go at once, and one more."""
 
+_NOTHING = object()
+
 _peers: weakref.WeakValueDictionary[tuple[int, int], Peer] = weakref.WeakValueDictionary()
 
 
@@ -216,7 +218,7 @@ class Peer:
         self._lock = _threads.lock()
         self._outbox: collections.deque[tuple[Any, list[int]]] = collections.deque()
         self._numbers = 0
-        self._operations: dict[int, _select.Remote] = {}
+        self._operations: dict[int, _select.Remote | _select.Solo] = {}
         self._questions: dict[int, chan[Any]] = {}
         self._serving: dict[int, Any] = {}
         self._receipts: dict[int, Any] = {}
@@ -241,6 +243,11 @@ class Peer:
         if self.dead is not None:
             return
         parts: Any = _messages.encode(message, large)
+        if not large and not fds and len(parts[0]) <= _SHORT:
+            with contextlib.suppress(OSError):
+                if not self._link._put(parts[0]):
+                    self.post_frame(parts)
+            return
         if large or len(parts[0]) > _SHORT:
             parts = self._link._written(parts)  # copied once, whenever it is sent
         self.post_frame(parts, fds)
@@ -405,6 +412,32 @@ class Peer:
             if ours is not None:
                 operation.answered(_select.Outcome(error=error))
 
+    def begin_one(self, operation: _select.Solo, waits: bool, channel: int, packed: Any) -> None:
+        """The same for one send (`packed`: its payload and parcel) or receive (None)."""
+        with self._lock:
+            dead = self.dead
+            number = operation.number = self._number()
+            if dead is None:
+                self._operations[number] = operation
+        if dead is not None:
+            operation.answered(_select.Outcome(error=self.death()))
+            return
+        try:
+            if packed is None:
+                self.post((_messages.OP, number, waits, ((channel, False, None),)))
+            else:
+                payload, parcel = packed
+                parcel.sent()
+                large = _pickle.is_large(payload)
+                self.post((_messages.OP, number, waits, ((channel, True, payload),)), large, parcel)
+        except (OSError, MemoryError) as error:
+            if packed is not None:
+                packed[1].sent(back=True)
+            with self._lock:
+                ours = self._operations.pop(number, None)
+            if ours is not None:
+                operation.answered(_select.Outcome(error=error))
+
     def ask(self, channel: int, question: str) -> Any:
         """Asks for something about a channel of the other side, and waits for the answer, a moment."""
         answer = chan[Any](1)
@@ -508,7 +541,7 @@ class Peer:
         _pump.forget(self)
         self.handlers = {}  # which refer to who has this peer: nothing is left for the collector
 
-    def _on_op(self, fds: list[int], number: int, waits: bool, cases: list[tuple[int, bool, Any]]) -> None:
+    def _on_op(self, fds: list[int], number: int, waits: bool, cases: Sequence[tuple[int, bool, Any]]) -> None:
         found = []
         at = 0
         try:
@@ -522,6 +555,8 @@ class Peer:
             self._fail(number, error)
             return
         served = Served(self, number, cases[0][0] if len(cases) == 1 else None)
+        if len(cases) == 1 and served.at_once(*found[0]):
+            return
         self._serving[number] = served
         served.begin(found, waits)
 
@@ -787,6 +822,31 @@ class Served:
         self._on = on
         """The channel, if it is a plain send or receive."""
         self._handle: Any = None
+
+    def at_once(self, channel: Any, sends: bool, value: Any) -> bool:
+        """Carries out a plain send or receive on a channel of this process if that needs no wait; whether it did."""
+        kind = type(channel)
+        if kind is not chan and kind is not (SendChan if sends else RecvChan):
+            return False
+        # Whatever is raised, nothing has happened: the wait tells why.
+        if sends:
+            try:
+                if not channel.try_send(value):
+                    return False
+            except Exception:
+                return False
+            self._done(_select.Outcome(0, None, True))
+            return True
+        try:
+            value = channel.try_recv(_NOTHING)
+        except Exception:
+            return False
+        if value is _NOTHING:
+            return False
+        outcome = _select.Outcome(0, value, True)
+        outcome.receipt = _select.Kept(channel, value)
+        self._done(outcome)
+        return True
 
     def begin(self, cases: list[tuple[Any, bool, Any]], waits: bool) -> None:
         self._handle = _select.start(cases, waits, self._done)

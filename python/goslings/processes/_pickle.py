@@ -155,6 +155,8 @@ def loads(payload: Payload, writable: bool, fds: Sequence[int] = ()) -> Any:
     Raises what its parts raise; NoRoom, a MemoryError, if its buffers could not be mapped here.
     """
     data, buffers, _ = payload
+    if not buffers and not fds and type(data) is bytes:
+        return pickle.loads(data)
     if any(_is_lost(buffer) for buffer in (data, *buffers)):
         raise NoRoom(
             f"no room in process {os.getpid()} to map a large value: it needs address space (RLIMIT_AS, ulimit -v)"

@@ -156,6 +156,23 @@ class Remote:
         self._done(outcome)
 
 
+class Solo:
+    """One send or receive on a channel of a peer, for somebody who waits for the answer."""
+
+    __slots__ = ("answer", "answered", "number", "peer")
+
+    def __init__(self, peer: Any, waits: bool, channel: int, packed: Any) -> None:
+        """`channel`: its number; `packed`: what to send, and its parcel, or None to receive."""
+        self.peer = peer
+        self.answer: chan[Outcome] = chan(1)
+        self.answered = self.answer.try_send
+        self.number = 0
+        peer.begin_one(self, waits, channel, packed)
+
+    def cancel(self) -> None:
+        self.peer.post((_messages.CANCEL, self.number))
+
+
 def pack(cases: Cases) -> list[tuple[Any, bool, Any]]:
     """The cases with what is sent to other processes pickled: so that errors are where the value came from."""
     packed = []
@@ -395,6 +412,18 @@ def wait(cases: Cases, timeout: float | None, packed: bool = False) -> Outcome:
     handle = start(cases, timeout is None or timeout > 0, answer.try_send, packed)
     try:
         outcome = answer.recv(timeout if timeout is None or timeout > 0 else None)
+    except BaseException as error:
+        handle.cancel()
+        outcome = _settle(_uninterrupted(answer), error)
+    return _checked(outcome)
+
+
+def wait_one(peer: Any, channel: int, packed: Any, timeout: float | None) -> Outcome:
+    """The same for one send or receive on a channel of a peer, as `Solo` takes it."""
+    handle = Solo(peer, timeout is None or timeout > 0, channel, packed)
+    answer = handle.answer
+    try:
+        outcome = answer.recv() if timeout is None or timeout <= 0 else answer.recv(timeout)
     except BaseException as error:
         handle.cancel()
         outcome = _settle(_uninterrupted(answer), error)
