@@ -112,6 +112,7 @@ class Processes:
         self._server: _spawn.ForkServer | None = None
         self._over = Event()
         """The workers have ended."""
+        self._maker = os.getpid()
         try:
             self._fill()
         except BaseException:
@@ -138,6 +139,8 @@ class Processes:
         """
         if not callable(fn):
             raise TypeError(f"go needs a callable, not {type(fn).__name__}")
+        if self._is_copy():
+            raise RuntimeError("a forked child has no part in its parent's processes: make others")
         worker, replace = self._choose()
         name = getattr(fn, "__qualname__", None) or type(fn).__qualname__
         parcel = worker.peer.parcel()
@@ -162,6 +165,8 @@ class Processes:
 
     def cancel(self, msg: str | None = None) -> None:
         """Cancels every goroutine of the pool. Never blocks."""
+        if self._is_copy():
+            return
         with self._lock:
             workers = list(self._all)
         for worker in workers:
@@ -173,8 +178,11 @@ class Processes:
     def close(self, timeout: float | None = None) -> None:
         """Takes no more calls, waits for those that run, and ends the workers. Again: does nothing.
 
-        Blocks at most `timeout` seconds; then raises TimeoutError, and the calls go on.
+        Blocks at most `timeout` seconds; then raises TimeoutError, and the calls go on. In a forked child it does
+        nothing: the workers are its parent's.
         """
+        if self._is_copy():
+            return
         with self._lock:
             self._closed = True
         if not self._active.wait(timeout):
@@ -183,6 +191,8 @@ class Processes:
 
     async def aclose(self, timeout: float | None = None) -> None:
         """As `close`, awaited."""
+        if self._is_copy():
+            return
         with self._lock:
             self._closed = True
         if not await self._active.await_(timeout):
@@ -190,7 +200,9 @@ class Processes:
         await go(self._end)
 
     def kill(self) -> None:
-        """Takes no more calls and kills the workers: who waits for them gets WorkerDied."""
+        """Takes no more calls and kills the workers: who waits for them gets WorkerDied. Not in a forked child."""
+        if self._is_copy():
+            return
         with self._lock:
             self._closed = True
             workers = list(self._all)
@@ -254,6 +266,10 @@ class Processes:
             await go(self.kill)
 
     # Workers
+
+    def _is_copy(self) -> bool:
+        """Whether this is a forked child's copy of a pool, whose locks and workers are its parent's."""
+        return os.getpid() != self._maker
 
     def _fill(self, now: bool = False) -> None:
         """Starts workers until there are as many as there should be. Raises OSError if the system refuses.

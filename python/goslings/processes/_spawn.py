@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import pickle
 import select
@@ -11,11 +12,12 @@ import socket
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Iterable
 from typing import Any
 
 from goslings import _threads
-from goslings._goslings import Event, go, wait_fd
+from goslings._goslings import Event, go, sleep, wait_fd
 
 __all__ = ["ForkServer", "Forked", "Spawned", "told"]
 
@@ -81,7 +83,7 @@ class Spawned:
 
     def wait(self, timeout: float | None) -> int | None:
         """Its exit status, once it has ended; None after `timeout` seconds. For one goroutine, until it is told."""
-        if not wait_fd(self._pidfd, False, timeout):
+        if not _wait_readable(self._pidfd, timeout):
             return None
         with self._lock:
             os.close(self._pidfd)
@@ -92,6 +94,23 @@ class Spawned:
         """Kills it, if it lives."""
         with self._lock:
             kill(self._pidfd)
+
+
+def _wait_readable(fd: int, timeout: float | None) -> bool:
+    """As `wait_fd`, also where there is no descriptor left for a poller."""
+    try:
+        return wait_fd(fd, False, timeout)
+    except OSError as error:
+        if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+            raise
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    until = None if timeout is None else time.monotonic() + timeout
+    while not poll.poll(0):
+        if until is not None and time.monotonic() >= until:
+            return False
+        sleep(0.02)
+    return True
 
 
 def kill(pidfd: int) -> None:
@@ -145,8 +164,8 @@ class Forked:
 
     @property
     def is_unknown(self) -> bool:
-        """Whether its server has ended and not told of it: perhaps it runs, and cannot be killed."""
-        return self._ended.is_set() and self.pid == 0
+        """Whether its server has told of it without a descriptor, or has ended before: perhaps it runs."""
+        return self._started.is_set() and self._pidfd < 0
 
     def _see_to_the_end(self) -> None:
         if not self._ended.wait(_FORK_SECONDS):
@@ -169,7 +188,7 @@ class Forked:
         """The server has ended before it. Waits for its end."""
         if self._pidfd >= 0:
             kill(self._pidfd)
-            wait_fd(self._pidfd, False)
+            _wait_readable(self._pidfd, None)
         self.over(-signal.SIGKILL)
 
 
@@ -248,7 +267,7 @@ class ForkServer:
             try:
                 data, fds, _, _ = socket.recv_fds(self._socket, _TOLD.size, 1)
             except BlockingIOError:
-                wait_fd(self._socket.fileno(), False)
+                _wait_readable(self._socket.fileno(), None)
                 continue
             except OSError:
                 data = b""
