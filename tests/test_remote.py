@@ -330,10 +330,10 @@ def test_the_server_calls_objects_of_the_client(proxy: Any) -> None:
 def test_objects_are_let_go_with_their_last_proxy(store: Store, proxy: Any) -> None:
     session, *_ = type(proxy)._goslings_remote(proxy)
     child = proxy.child()
-    assert len(session._borrowed) == 1
+    assert len(session.references._borrowed) == 1
     del child
     gc.collect()
-    until(lambda: not session._borrow_count)
+    until(lambda: not session.references._borrow_count)
     again = proxy.child()
     again.put("y", 2)
     assert store.made.data == {"y": 2}
@@ -410,6 +410,53 @@ def test_views_of_channels_have_one_direction(store: Store, proxy: Any) -> None:
     session, number, _ = type(numbers)._goslings_remote(numbers)
     with pytest.raises(AttributeError, match="does not expose"):
         session.call(number, "send", (1,))
+
+
+def test_coroutines_are_told_what_they_can_await_instead(run: Run, server: Server) -> None:
+    async def main() -> None:
+        proxy = await aconnect(server.address, KEY)
+        channel = await proxy.new_chan.acall(3)
+        for blocks, twin in (
+            (lambda: proxy.echo(1), r"echo\.acall\(\)"),
+            (channel.close, r"go\(ch\.close\)"),
+            (lambda: len(channel), r"go\(len, ch\)"),
+            (lambda: channel.closed, r"go\(getattr, ch, 'closed'\)"),
+        ):
+            with pytest.raises(RuntimeError, match=f"await {twin}"):
+                blocks()
+        await channel.asend(1)
+        assert (await go(len, channel), await go(getattr, channel, "capacity")) == (1, 3)
+        if goslings.current() is not None:
+            with pytest.raises(RuntimeError, match=r"arecv\(0\)"):
+                channel.try_recv()
+            with pytest.raises(RuntimeError, match=r"asend\(value, 0\)"):
+                channel.try_send(2)
+        await go(channel.close)
+        assert (await channel.arecv(), await channel.arecv_ok()) == (1, (None, False))
+        disconnect(proxy)
+
+    run(main())
+
+
+@pytest.mark.parametrize("comes", ["before", "after"])
+def test_a_coroutine_that_is_closed_while_it_receives_loses_nothing(comes: str, store: Store, proxy: Any) -> None:
+    """As those are that are left when their event loop ends; the value comes before or after that."""
+    channel = proxy.receiver()
+
+    async def main() -> None:
+        receiving = channel.arecv()
+        receiving.send(None)
+        if comes == "before":
+            store.kept.try_send(5)
+            while len(store.kept):
+                await asyncio.sleep(0.001)
+        receiving.close()
+
+    asyncio.run(asyncio.wait_for(main(), 60))
+    if comes == "after":
+        store.kept.try_send(5)
+    until(lambda: len(store.kept) == 1)
+    assert channel.recv() == 5
 
 
 def test_rendezvous_and_order_are_the_channel_s(proxy: Any) -> None:

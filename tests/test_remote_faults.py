@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hmac
 import os
+import pickle
 import random
 import socket
 import struct
@@ -15,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from goslings import AtomicInt, chan, go, net, processes
+from goslings import AtomicInt, chan, go, gosched, net, processes
 from goslings.processes import AuthenticationError, Disconnected, RemoteError, Server, disconnect
-from goslings.processes._remote import _auth, _server
+from goslings.processes._remote import _auth, _frames, _server
 from helpers import SECONDS, count, results, until, waits
 
 # Only a failure takes so long, however busy the machine is.
@@ -26,6 +27,13 @@ serve = functools.partial(processes.serve, handshake=60)
 KEY = b"a key that both sides know"
 HERE = ("127.0.0.1", 0)
 MAGIC = b"gosling\x01"
+
+
+class Unspeakable(Exception):
+    """Cannot be shown."""
+
+    def __str__(self) -> str:
+        raise Unspeakable
 
 
 class Echo:
@@ -41,6 +49,12 @@ class Echo:
     def wait(self) -> None:
         self.waiting.add(1)
         chan[None]().recv()
+
+    def fail(self) -> None:
+        raise Unspeakable
+
+    def fail_at_length(self) -> None:
+        raise LookupError("ä" * 10_000)
 
 
 @pytest.fixture
@@ -143,8 +157,6 @@ def test_a_server_that_says_nothing_is_not_waited_for() -> None:
 
 
 def test_nothing_is_unpickled_before_the_key_is_proved(monkeypatch: pytest.MonkeyPatch, server: Server) -> None:
-    import pickle
-
     class Bomb:
         def __reduce__(self) -> Any:
             return os.mkdir, ("/nonexistent/bomb",)
@@ -194,8 +206,6 @@ def sealed(key: bytes, number: int, body: bytes) -> bytes:
 
 
 def greeting() -> bytes:
-    import pickle
-
     return pickle.dumps((1 << 26, None), 5)
 
 
@@ -296,6 +306,76 @@ def test_random_calls_of_a_member_are_answered(server: Server, rng: random.Rando
     conn.close()
 
 
+@pytest.mark.parametrize("said", [b"garbage", b"", (1,), (1 << 20, 5), ("x", None), (1, None), (1 << 20, (1, 2, 3, 4))])
+def test_who_knows_the_key_and_greets_wrongly_is_told_apart(server: Server, said: Any) -> None:
+    body = said if isinstance(said, bytes) else pickle.dumps(said, 5)
+
+    def lie(conn: net.Conn) -> None:
+        nonce = os.urandom(32)
+        conn.send(MAGIC + nonce)
+        theirs = conn.read_exactly(72)[8:40]
+        conn.send(b"\x01" + proof(KEY, b"server", nonce + theirs))
+        conn.send(sealed(_auth._keys(KEY, nonce + theirs).to_client, 0, body))
+        conn.recv()
+
+    with Liar(lie) as liar, pytest.raises(ConnectionError, match="does not greet"):
+        connect(liar.address, KEY)
+    before = server.refused
+    conn, to, _ = admitted(server)
+    conn.send(sealed(to, 0, body))
+    ends(conn)
+    until(lambda: server.refused == before + 1)
+
+
+def test_calls_and_their_cancellations_may_meet_anywhere(server: Server, proxy: Any) -> None:
+    """A cancellation that comes when its call has just been answered is none; the connection goes on."""
+
+    def many() -> None:
+        for round_ in range(count(500)):
+            calling = go(proxy.echo, 1)
+            for _ in range(round_ % 5):
+                gosched()
+            calling.cancel()
+            calling.join(60)
+
+    results([go(many) for _ in range(4)])
+    assert proxy.echo(2) == 2
+    (session,) = server._sessions
+    until(lambda: not len(session._serving))
+
+
+def test_an_exception_that_cannot_even_be_shown_is_told(proxy: Any) -> None:
+    with pytest.raises(Unspeakable):
+        proxy.fail.within(60)()
+
+
+def test_a_failure_is_told_to_who_takes_little(server: Server) -> None:
+    with connect(server.address, KEY, limit=1024) as small:
+        with pytest.raises(RemoteError, match="LookupError: äää"):
+            small.fail_at_length()
+        assert small.echo(1) == 1
+
+
+def test_a_message_for_which_there_is_no_memory_ends_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not those who wait for an answer."""
+    read = _frames.Frames.read
+
+    def full(self: Any) -> bytes:
+        body = read(self)
+        if len(body) > 1000:
+            raise MemoryError
+        return body
+
+    with serve(Echo(), HERE, KEY, grace=0.1) as server:
+        proxy = connect(server.address, KEY)
+        waiting = waits(go(proxy.wait), "event wait")
+        monkeypatch.setattr(_frames.Frames, "read", full)
+        assert proxy.echo(1) == 1
+        with pytest.raises(Disconnected, match="MemoryError"):
+            proxy.many.within(60)(2000)
+        assert isinstance(waiting.exception(SECONDS), Disconnected)
+
+
 # Sizes and numbers
 
 
@@ -348,6 +428,21 @@ def test_connections_have_a_limit() -> None:
         assert connect(server.address, KEY).echo(1) == other.echo(1) == 1
 
 
+def test_the_limit_of_connections_holds_when_many_come_at_once() -> None:
+    """Room is looked for when a client has proved itself, not when it comes."""
+    with serve(Echo(), HERE, KEY, connections=1) as server:
+        early = net.dial(server.address)
+        theirs, mine = early.read_exactly(40)[8:], os.urandom(32)
+        proxy = connect(server.address, KEY)
+        early.send(MAGIC + mine + proof(KEY, b"client", theirs + mine))
+        assert early.read_exactly(33, SECONDS)[:1] == b"\x02"
+        early.close()
+        assert proxy.echo(1) == 1
+        disconnect(proxy)
+        until(lambda: server._seats == 0)
+        assert connect(server.address, KEY).echo(2) == 2
+
+
 def test_who_does_not_prove_himself_in_time_is_cut_off() -> None:
     with serve(Echo(), HERE, KEY, handshake=0.2) as server:
         quiet = [net.dial(server.address) for _ in range(10)]
@@ -383,8 +478,6 @@ def test_strangers_do_not_keep_others_out(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_a_client_that_takes_no_answers_is_not_served_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its calls are not read any more once answers pile up; others are served; in the end it is cut off."""
-    import pickle
-
     monkeypatch.setattr("goslings.processes._remote._frames.STALLED", 0.3)
     with serve(Echo(), HERE, KEY, grace=0.1) as server, connect(server.address, KEY) as other:
         conn, to, _ = admitted(server)
@@ -410,8 +503,6 @@ def test_a_server_that_ends_in_the_middle_of_a_frame_is_noticed() -> None:
         theirs = conn.read_exactly(72)[8:40]
         conn.send(b"\x01" + proof(KEY, b"server", nonce + theirs))
         key = _auth._keys(KEY, nonce + theirs).to_client
-        import pickle
-
         conn.send(sealed(key, 0, pickle.dumps((1 << 20, ("object", "Thing", ("ask",), ())), 5)))
         conn.recv()
         conn.send(sealed(key, 1, bytes(100))[:50])

@@ -269,7 +269,7 @@ def test_what_a_select_lends_is_given_back(one: tuple[Store, Any], other: tuple[
     del got
     for _, proxy in (one, other):
         session = type(proxy)._goslings_remote(proxy)[0]
-        until(lambda session=session: gc.collect() >= 0 and not session._lent)  # type: ignore[misc]
+        until(lambda session=session: gc.collect() >= 0 and not session.references._lent)  # type: ignore[misc]
 
 
 def test_channels_of_a_connection_go_to_workers_and_those_of_workers_to_a_connection(one: tuple[Store, Any]) -> None:

@@ -18,7 +18,7 @@ from types import GenericAlias
 from typing import Any, NoReturn, Self
 
 from goslings._errors import Closed, WouldBlock
-from goslings._goslings import _Claims, _Foreign, _may_block, chan
+from goslings._goslings import _Claims, _Foreign, _may_block
 from goslings.processes import _pump, _select
 
 __all__ = ["Chan", "RecvChan", "SendChan"]
@@ -160,7 +160,7 @@ class _Sends(_Common):
 
     def try_send(self, value: Any) -> bool:
         """As `chan.try_send`; takes as long as a message there and back."""
-        outcome = _now([(self, True, value)])
+        outcome = _select.now([(self, True, value)])
         if outcome.index >= 0 and outcome.ok is None:
             raise Closed("send on closed channel")
         return outcome.index >= 0
@@ -233,7 +233,7 @@ class _Receives(_Common):
         claims = self._origin.claims
         if claims is not None and (value := claims.claim()) is not claims:
             return value
-        outcome = _now([(self, False, None)])
+        outcome = _select.now([(self, False, None)])
         if outcome.index < 0:
             if default is _MISSING:
                 raise WouldBlock("nothing to receive")
@@ -324,10 +324,3 @@ def _checked_timeout(timeout: Any) -> float | None:
     if math.isnan(seconds):
         raise ValueError("timeout must not be NaN")
     return seconds
-
-
-def _now(cases: list[tuple[Any, bool, Any]]) -> _select.Outcome:
-    """An operation that does not wait, but for the answer."""
-    answer = chan[_select.Outcome](1)
-    _select.start(cases, False, answer.try_send)
-    return _select._checked(_select.moment(answer))

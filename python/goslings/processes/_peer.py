@@ -590,10 +590,14 @@ class Peer:
         self._operations.pop(number).answered(_select.Outcome(error=error))
 
     def _on_taken(self, fds: list[int], number: int) -> None:
-        self._receipts.pop(number).taken()
+        receipt = self._receipts.pop(number, None)
+        if receipt is not None:  # a signal may have cut who says so, and had it said twice
+            receipt.taken()
 
     def _on_undo(self, fds: list[int], number: int) -> None:
-        self._receipts.pop(number).undo()
+        receipt = self._receipts.pop(number, None)
+        if receipt is not None:
+            receipt.undo()
 
     def _on_release(self, fds: list[int], number: int, count: int) -> None:
         if number not in self._exports:

@@ -7,8 +7,9 @@ Three kinds, by where the channels are:
 * `Remote`: all are with one peer. It is carried out there, as a whole: exact, however many cases.
 * `Mixed`: anything else, below.
 
-**What was received and is not wanted** goes back: an outcome with a value has a receipt, of which exactly one of
-`taken()` and `undo()` is called, once.
+**What was received and is not wanted** goes back: an outcome with a value has a receipt, of which one of `taken()` and
+`undo()` is called; of several calls the first counts. A signal may end whoever waits at any moment until the receipt is
+called, so what leaves `wait` by an exception calls `undo()` last.
 
 **Mixed.** The cases are grouped by place. First each group is tried without waiting, in random order, weighted by its
 cases. Then all groups wait at once. A receive can be undone, a send cannot: so only one group, the *decider*, may
@@ -48,8 +49,9 @@ from goslings._goslings import (
     current,
 )
 from goslings.processes import _messages, _pump
+from goslings.processes._signals import again, shielded, whole
 
-__all__ = ["Outcome", "Owed", "Remote", "aselect", "moment", "select", "start"]
+__all__ = ["Outcome", "Owed", "Remote", "aselect", "moment", "now", "select", "start"]
 
 CANCELLED = -1
 
@@ -88,7 +90,9 @@ class Kept:
         self._channel = self._value = None
 
     def undo(self) -> None:
-        _put_back(self._channel, self._value)
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            _put_back(channel, self._value)
 
 
 class Owed:
@@ -208,7 +212,7 @@ def start(cases: Cases, waits: bool, done: Done, packed: bool = False) -> Any:
     places = {_place(channel) for channel, _, _ in cases}
     if len(places) == 1:
         return _at(places.pop(), cases, waits, done)
-    return Mixed(cases, waits, done)
+    return _mixed(cases, waits, done)
 
 
 class _Group:
@@ -256,6 +260,7 @@ class Mixed:
         self._busy = False
         self._tell(self._try_next)
 
+    @whole
     def cancel(self) -> None:
         self._tell(self._on_cancel)
 
@@ -359,7 +364,69 @@ class Mixed:
         self._done(outcome)
 
 
+_mixed = whole(Mixed)
+
+
 # For those who wait
+
+
+class _Answer:
+    """What comes of an operation, for whoever began it. If that one has left, nobody has it.
+
+    The outcome stays here, and `came` tells of it: a signal that comes as it is received cannot take it along.
+    """
+
+    __slots__ = ("_left", "_unsettled", "came", "outcome")
+
+    def __init__(self) -> None:
+        self.came = chan[None](1)
+        self.outcome: Any = None
+        self._left = False
+
+    def __call__(self, outcome: Outcome) -> None:
+        self.outcome = outcome
+        self.came.try_send(None)
+        if self._left:
+            self._undo()
+
+    def leave(self) -> None:
+        """Nobody waits any more. Said first, and looked at then; what comes does it the other way round."""
+        self._left = True
+        self._undo()
+
+    def _undo(self) -> None:
+        if self.outcome is not None and self.outcome.receipt is not None:
+            self.outcome.receipt.undo()
+
+    def settled(self, error: BaseException) -> Outcome:
+        """What has become of an operation that was withdrawn because of `error`. Waits for that, whatever comes."""
+        while self.outcome is None:
+            try:
+                _recv_outside(self.came)
+            except BaseException:
+                continue  # the first one is what is raised in the end
+        try:
+            return _settle(self.outcome, error)
+        finally:
+            del error  # as in `_settle`
+
+
+def now(cases: Cases) -> Outcome:
+    """An operation that does not wait, but for the answer of another process. It is settled."""
+    _may_wait_a_moment()
+    answer, begun = _Answer(), False
+    try:
+        try:
+            begun = start(cases, False, answer) is not None
+            _recv_outside(answer.came)
+        except BaseException as error:
+            if not begun:
+                raise  # or a signal came in the middle of that
+            return _checked(answer.settled(error))
+        return _checked(answer.outcome)
+    except BaseException:
+        answer.leave()
+        raise
 
 
 def moment(answer: chan[Any]) -> Any:
@@ -367,55 +434,34 @@ def moment(answer: chan[Any]) -> Any:
 
     Raises RuntimeError in an async goroutine, which would hold up whoever brings the answer.
     """
+    _may_wait_a_moment()
+    return shielded(answer)
+
+
+def _may_wait_a_moment() -> None:
     if current() is not None and not _can_park():
         raise RuntimeError(
             "this needs an answer of another process, and cannot wait for it in an async goroutine: "
             "`await ch.asend(value, 0)` and `await ch.arecv(0)` do, or ask in a goroutine with a stack"
         )
-    return shielded(answer)
-
-
-def shielded(answer: chan[Any]) -> Any:
-    """Receives, whatever is raised meanwhile; a cancellation comes again at the next wait, anything else then."""
-    late: BaseException | None = None
-    while True:
-        try:
-            value = _recv_outside(answer)
-            break
-        except BaseException as error:
-            late = error
-    if late is not None:
-        try:
-            again(late)
-        finally:
-            del late  # as in `_settle`
-    return value
-
-
-def again(error: BaseException) -> None:
-    """An exception that came while something had to be finished: a cancellation is asked for again, others raised."""
-    from goslings._errors import Cancelled
-
-    goroutine = current()
-    try:
-        if isinstance(error, Cancelled) and goroutine is not None:
-            goroutine.cancel(*error.args)
-        else:
-            raise error
-    finally:
-        del error  # as in `_settle`
 
 
 def wait(cases: Cases, timeout: float | None, packed: bool = False) -> Outcome:
     """Carries out a select, waiting at most `timeout` seconds; an outcome with index -1 then. It is settled."""
-    answer = chan[Outcome](1)
-    handle = start(cases, timeout is None or timeout > 0, answer.try_send, packed)
+    answer, handle = _Answer(), None
     try:
-        outcome = answer.recv(timeout if timeout is None or timeout > 0 else None)
-    except BaseException as error:
-        handle.cancel()
-        outcome = _settle(_uninterrupted(answer), error)
-    return _checked(outcome)
+        try:
+            handle = start(cases, timeout is None or timeout > 0, answer, packed)
+            answer.came.recv(timeout if timeout is None or timeout > 0 else None)
+        except BaseException as error:
+            if handle is None:
+                raise  # or a signal came in the middle of that
+            handle.cancel()
+            return _checked(answer.settled(error))
+        return _checked(answer.outcome)
+    except BaseException:
+        answer.leave()
+        raise
 
 
 def wait_one(peer: Any, channel: int, packed: Any, timeout: float | None) -> Outcome:
@@ -432,30 +478,26 @@ def wait_one(peer: Any, channel: int, packed: Any, timeout: float | None) -> Out
 
 async def await_(cases: Cases, timeout: float | None, packed: bool = False) -> Outcome:
     """The same, awaited."""
-    answer = chan[Outcome](1)
-    handle = start(cases, timeout is None or timeout > 0, answer.try_send, packed)
+    answer, handle = _Answer(), None
     try:
-        outcome = await answer.arecv(timeout if timeout is None or timeout > 0 else None)
+        handle = start(cases, timeout is None or timeout > 0, answer, packed)
+        await answer.came.arecv(timeout if timeout is None or timeout > 0 else None)
     except BaseException as error:
-        handle.cancel()
-        while True:
+        if handle is not None:
+            handle.cancel()
+        if handle is None or isinstance(error, GeneratorExit):  # the coroutine is closed, and may not await any more
+            answer.leave()
+            raise
+        while answer.outcome is None:
             try:
-                outcome = await answer.arecv()
-                break
+                await answer.came.arecv()
             except GeneratorExit:
+                answer.leave()
                 raise
             except BaseException:
                 continue
-        outcome = _settle(outcome, error)
-    return _checked(outcome)
-
-
-def _uninterrupted(answer: chan[Outcome]) -> Outcome:
-    while True:
-        try:
-            return _recv_outside(answer)
-        except BaseException:
-            continue  # the first one is what is raised in the end
+        return _checked(_settle(answer.outcome, error))
+    return _checked(answer.outcome)
 
 
 def _settle(outcome: Outcome, error: BaseException) -> Outcome:
@@ -478,20 +520,13 @@ def _settle(outcome: Outcome, error: BaseException) -> Outcome:
 def _cancel_again(error: BaseException) -> None:
     import asyncio
 
-    from goslings._errors import Cancelled
-
-    goroutine = current()
+    task = asyncio.current_task() if isinstance(error, asyncio.CancelledError) else None
     try:
-        if isinstance(error, Cancelled) and goroutine is not None:
-            goroutine.cancel(*error.args)
-            return
-        if isinstance(error, asyncio.CancelledError):
-            task = asyncio.current_task()
-            if task is not None:
-                task.uncancel()  # the same request, not one more
-                task.cancel(*error.args)
-                return
-        raise error
+        if task is None:
+            again(error)
+        else:
+            task.uncancel()  # the same request, not one more
+            task.cancel(*error.args)
     finally:
         del error  # as in `_settle`
 
@@ -505,6 +540,7 @@ def _checked(outcome: Outcome) -> Outcome:
             error = None  # its traceback refers to this frame
     if outcome.receipt is not None:
         outcome.receipt.taken()
+        outcome.receipt = None
     return outcome
 
 

@@ -9,8 +9,7 @@ All of fixed size, so that a stranger can have nothing allocated. HMAC-SHA256. I
 * A proof binds the role and both nonces: what one side has said can neither be sent back to it (reflection) nor be used
   in another connection (replay), as each side chose 32 of the bytes itself.
 * The server says nothing made of the key before the client has proved that it knows it. A false server learns one
-proof,
-  from which a weak key could be guessed: keys are random bytes, as `secrets.token_bytes(32)` makes them.
+  proof, from which a weak key could be guessed: keys are random bytes, as `secrets.token_bytes(32)` makes them.
 * The keys of the frames (`_frames.py`) are made of the key and both nonces, one for each direction. Who relays a
   handshake word by word knows neither, so it can change nothing afterwards, inside TLS or not.
 
@@ -23,6 +22,7 @@ from __future__ import annotations
 
 import hmac
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from goslings._goslings import Conn
@@ -65,10 +65,11 @@ def _keys(key: bytes, nonces: bytes) -> Keys:
     return Keys(_made(key, b"frames to server", nonces), _made(key, b"frames to client", nonces))
 
 
-def challenge(wire: Conn, key: bytes, seconds: float, full: bool) -> Keys:
+def challenge(wire: Conn, key: bytes, seconds: float, enter: Callable[[], bool]) -> Keys | None:
     """The server's part. Raises AuthenticationError, TimeoutError, OSError, EOFError.
 
-    `seconds`: for all of it. `full`: there is no room for one more, which a client that knows the key is told.
+    `seconds`: for all of it. `enter()` is asked once the client has proved itself, whether there is room for one more;
+    if not, the client is told, and this returns None.
     """
     wire.set_deadline(seconds)
     mine = secrets.token_bytes(_NONCE)
@@ -81,9 +82,10 @@ def challenge(wire: Conn, key: bytes, seconds: float, full: bool) -> Keys:
     if not hmac.compare_digest(proof, _made(key, b"client", nonces)):
         wire.send(_REFUSED + bytes(_PROOF))
         raise AuthenticationError("the client does not know the key")
-    wire.send((_FULL if full else _WELCOME) + _made(key, b"server", nonces))
+    entered = enter()
+    wire.send((_WELCOME if entered else _FULL) + _made(key, b"server", nonces))
     wire.set_deadline(None)
-    return _keys(key, nonces)
+    return _keys(key, nonces) if entered else None
 
 
 def answer(wire: Conn, key: bytes, seconds: float | None) -> Keys:
@@ -103,6 +105,6 @@ def answer(wire: Conn, key: bytes, seconds: float | None) -> Keys:
     if not hmac.compare_digest(proof, _made(key, b"server", nonces)):
         raise AuthenticationError("the server does not know the authkey")
     if verdict != _WELCOME:
-        raise ConnectionRefusedError("the server has as many connections as it allows")
+        raise ConnectionRefusedError("the server has as many connections as it allows, or is shutting down")
     wire.set_deadline(None)
     return _keys(key, nonces)

@@ -79,9 +79,9 @@ def encode(value: object, session: Session, named: list[tuple[str, Any]] | None 
             theirs.append(yours[0])
             return _of_yours, yours
         if (shared := to_be_lent(obj)) is not None:
-            number, description = session.lend(shared)
+            number = session.lend(shared)
             lent.append(number)
-            return _of_theirs, (number, description)
+            return _of_theirs, (number, shared.description)
         return None
 
     from goslings.processes import _pickle
@@ -91,7 +91,7 @@ def encode(value: object, session: Session, named: list[tuple[str, Any]] | None 
         if max(len(lent), len(theirs)) > 0xFFFF:
             raise ValueError("more than 65535 references in one message")
     except BaseException:
-        session.take_back(lent)
+        session.references.take_back(lent)
         raise
     head = _COUNTS.pack(len(lent), len(theirs)) + struct.pack(f">{len(lent) + len(theirs)}Q", *lent, *theirs)
     return Message(head + body, tuple(lent))
@@ -108,9 +108,18 @@ def numbers(body: bytes, start: int) -> tuple[tuple[int, ...], tuple[int, ...], 
 
 
 def decode(body: bytes, start: int, session: Session, own: dict[int, Any] | None) -> Any:
-    """What a message says; `own`: the objects of this side that it names. Raises whatever unpickling raises."""
+    """What a message says; `own`: the objects of this side that it names. Raises whatever unpickling raises.
+
+    What it names is settled then, however that ends: it may not be refused any more.
+    """
     lent, yours, start = numbers(body, start)
     rest = memoryview(body)[start:]
     if not lent and not yours:
         return pickle.loads(rest)
-    return _Unpickler(io.BytesIO(rest), session, own or {}).load()
+    if not lent:
+        return _Unpickler(io.BytesIO(rest), session, own or {}).load()
+    try:
+        session.references.arrived(lent)
+        return _Unpickler(io.BytesIO(rest), session, own or {}).load()
+    finally:
+        session.references.settle(lent)

@@ -8,12 +8,11 @@ front. A send that is cancelled is asked for: either it was not carried out, or 
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, Literal, NoReturn, Self
 
 from goslings._errors import Closed, WouldBlock
-from goslings._goslings import _may_block, chan
+from goslings._goslings import _may_block
 from goslings.processes import _select
 from goslings.processes._chan import _checked_timeout
 from goslings.processes._remote._session import Session
@@ -43,17 +42,17 @@ class _Remote:
     @property
     def closed(self) -> bool:
         """Whether it was closed. Asks the other side."""
-        answer: bool = self._session.call(self._number, "closed", None)
+        answer: bool = self._session.call(self._number, "closed", None, twin="go(getattr, ch, 'closed')")
         return answer
 
     @property
     def capacity(self) -> int:
         """How many values it can buffer. Asks the other side."""
-        answer: int = self._session.call(self._number, "capacity", None)
+        answer: int = self._session.call(self._number, "capacity", None, twin="go(getattr, ch, 'capacity')")
         return answer
 
     def __len__(self) -> int:
-        answer: int = self._session.call(self._number, "__len__", ())
+        answer: int = self._session.call(self._number, "__len__", (), twin="go(len, ch)")
         return answer
 
     def __bool__(self) -> Literal[True]:
@@ -77,19 +76,6 @@ class _Remote:
     def __reduce__(self) -> NoReturn:
         raise TypeError("a channel of the other side goes to processes of a pool, and through connections, only")
 
-    def __del__(self, _is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
-        if _is_finalizing():
-            return  # what this would call may be gone already
-        if self._number and self._whole is None:
-            self._session.dropped(self._number)
-
-
-def _now(case: tuple[Any, bool, Any]) -> _select.Outcome:
-    """An operation that does not wait, but for the answer."""
-    answer = chan[_select.Outcome](1)
-    _select.start([case], False, answer.try_send)
-    return _select._checked(_select.moment(answer))
-
 
 class _Sends[T](_Remote):
     __slots__ = ()
@@ -101,7 +87,7 @@ class _Sends[T](_Remote):
 
     def try_send(self, value: T) -> bool:
         """As `chan.try_send`; waits for the other side's answer."""
-        outcome = _now((self, True, value))
+        outcome = _select.now([(self, True, value)])
         if outcome.index >= 0 and outcome.ok is None:
             raise Closed("send on closed channel")
         return outcome.index >= 0
@@ -112,7 +98,7 @@ class _Sends[T](_Remote):
 
     def close(self) -> None:
         """As `chan.close`."""
-        self._session.call(self._number, "close", ())
+        self._session.call(self._number, "close", (), twin="go(ch.close)")
 
 
 def _sent(outcome: _select.Outcome) -> None:
@@ -140,7 +126,7 @@ class _Receives[T](_Remote):
 
     def try_recv(self, default: Any = _NOTHING) -> T:
         """As `chan.try_recv`; waits for the other side's answer."""
-        outcome = _now((self, False, None))
+        outcome = _select.now([(self, False, None)])
         if outcome.index >= 0:
             value: T = _value(_received(outcome))
             return value

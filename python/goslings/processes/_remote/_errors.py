@@ -6,7 +6,7 @@ import traceback
 
 from goslings._errors import GoslingsError
 
-__all__ = ["AuthenticationError", "Disconnected", "RemoteError", "describe"]
+__all__ = ["AuthenticationError", "Disconnected", "RemoteError", "describe", "text_of"]
 
 
 class AuthenticationError(GoslingsError, ConnectionError):
@@ -41,3 +41,13 @@ def describe(error: BaseException, within: str) -> str:
         return "".join(traceback.format_exception(type(error), error, traceback_))
     except Exception:
         return f"{type(error).__name__} (which cannot be shown)\n"
+
+
+def text_of(error: BaseException) -> str:
+    """The class of an exception, and what it says."""
+    name = type(error).__qualname__
+    try:
+        said = str(error)
+    except Exception:
+        return f"{name} (which cannot be shown)"
+    return f"{name}: {said}" if said else name

@@ -9,8 +9,9 @@ depends on how certificates were checked. It hides nothing; TLS does.
 
 Who sends never waits: the frame goes to a queue, and whoever finds nobody sending sends what is queued, as far as
 there is room without waiting. What is left is sent by a goroutine of its own. So a caller that is cancelled never
-leaves half a frame behind, frames that come together go with one system call, and asyncio tasks can send. `_turn` is
-held by whoever sends.
+leaves half a frame behind, frames that come together go with one system call, and asyncio tasks can send. `_turn` says
+who sends: one at a time. If a signal ends what the main thread was sending, nobody knows how far it came, so that ends
+the connection; a lock would stay locked instead.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from collections import deque
 from hashlib import blake2b, sha256
 from hmac import compare_digest
 
-from goslings._goslings import AtomicInt, Conn, Event, Mutex, go
+from goslings._goslings import AtomicInt, Conn, Event, go
+from goslings.processes._signals import is_interruptible
 
 __all__ = ["FrameError", "Frames"]
 
@@ -34,6 +36,8 @@ _BATCH = 256 * 1024
 _HELD_MAX = 4 * 1024 * 1024
 """While more bytes than this wait to be sent, a server begins no calls."""
 _PIECE = 1024 * 1024
+_NOBODY, _SOMEBODY, _MAIN_THREAD = range(3)
+"""Who sends."""
 STALLED = 60.0
 """Who takes less than `_PIECE` bytes in so many seconds is taken for gone, where that is asked for."""
 
@@ -61,7 +65,9 @@ class Frames:
         self._sent = self._received = 0
         self._limit = limit
         self._queue: deque[bytes] = deque()
-        self._turn = Mutex()
+        self._turn = AtomicInt(_NOBODY)
+        self._asked: Event | None = None
+        """Set when the turn is over, if somebody waits for that."""
         self._held = AtomicInt()
         self._room = Event()
         self._room.set()
@@ -82,14 +88,30 @@ class Frames:
         """Sends a frame, in its turn. Never blocks. What goes wrong, the reader is told: the connection is closed."""
         self._queue.append(body)
         self._held.add(len(body))
-        self._send_queued()
+        if not is_interruptible():
+            self._send_queued(_SOMEBODY)
+            return
+        try:
+            self._send_queued(_MAIN_THREAD)
+        except BaseException:
+            if self._turn.load() == _MAIN_THREAD:
+                go(self._give_back, ConnectionError("a signal has interrupted the main thread while it was sending"))
+            raise
 
-    def _send_queued(self) -> None:
+    def _send_queued(self, who: int) -> None:
         # Whoever has the turn looks again after giving it back; so of two, one sees what the other has queued.
-        while self._queue and self._turn.try_lock():
+        while self._queue and self._turn.compare_and_swap(_NOBODY, who):
             if not self._push():
                 return
-            self._turn.unlock()
+            self._give_back()
+
+    def _give_back(self, error: BaseException | None = None) -> None:
+        if error is not None:
+            self._fail(error)
+        self._turn.store(_NOBODY)
+        # Whoever waits has put this up first, and looks at the turn then.
+        if self._asked is not None:
+            self._asked.set()
 
     def is_full(self) -> bool:
         """Whether who begins a call should wait for room."""
@@ -107,16 +129,16 @@ class Frames:
 
     def wait_sent(self, seconds: float | None) -> bool:
         """Waits until what was posted is with the system, or cannot be any more; returns whether that came."""
-        while self._queue or self._turn.locked():
-            end = None if seconds is None else time.monotonic() + seconds
-            try:
-                self._turn.lock(seconds)
-            except TimeoutError:
+        end = None if seconds is None else time.monotonic() + seconds
+        if self._asked is None:
+            self._asked = Event()
+        while True:
+            self._asked.clear()
+            self._send_queued(_SOMEBODY)
+            if not self._queue and self._turn.load() == _NOBODY:
+                return True
+            if not self._asked.wait(None if end is None else max(0.0, end - time.monotonic())):
                 return False
-            self._turn.unlock()
-            self._send_queued()
-            seconds = None if end is None else max(0.0, end - time.monotonic())
-        return True
 
     def _batch(self) -> list[bytes]:
         """Seals what is queued, up to some size."""
@@ -135,7 +157,7 @@ class Frames:
         return parts
 
     def _push(self) -> bool:
-        """Sends while that needs no waiting; returns whether the turn is over. Has the turn."""
+        """Sends while that needs no waiting; returns whether the turn is to be given back. Has it."""
         try:
             while parts := self._batch():
                 data = b"".join(parts)
@@ -143,7 +165,7 @@ class Frames:
                 if sent < len(data):
                     go(self._drain, memoryview(data)[sent:])
                     return False
-        except (OSError, EOFError, ValueError) as error:
+        except Exception as error:  # of the network; or there was no memory for this, or no thread
             self._fail(error)
         return True
 
@@ -156,11 +178,11 @@ class Frames:
                 left = memoryview(b"".join(self._batch()))
         except TimeoutError:
             self._fail(TimeoutError(f"the other side has taken nothing for {STALLED:g} s"))
-        except (OSError, EOFError, ValueError) as error:
+        except Exception as error:
             self._fail(error)
         finally:
-            self._turn.unlock()
-        self._send_queued()
+            self._give_back()
+        self._send_queued(_SOMEBODY)
 
     def _fail(self, error: BaseException) -> None:
         if self.failure is None:

@@ -15,7 +15,7 @@ __all__ = ["held"]
 def held(lock: Mutex) -> Iterator[None]:
     """Locks, also in a coroutine. No cancel point: a request that comes meanwhile is made anew.
 
-    For locks that nobody holds while waiting.
+    For locks that nobody holds while waiting, and in functions that are `whole` (`_signals.py`).
     """
     late = False
     while not lock.try_lock():

@@ -107,8 +107,8 @@ class Operations:
         session = self._session
         message = encode(value, session)
         session.check_size(message, _CASES.size + _CASE.size)
-        lent = session.exposed(message.lent)
-        session.take_back(message.lent)
+        lent = session.references.exposed(message.lent)
+        session.references.take_back(message.lent)
         return Packed(message.body, lent, value)
 
     def begin(self, operation: Any, waits: bool, cases: Any) -> None:
@@ -127,7 +127,7 @@ class Operations:
             self._answer(number, _select.Outcome(error=error))
             return
         for value in values:
-            session.lend_again(value.lent)
+            session.references.lend_again(value.lent)
         session.tell_choice(number, body)
         if session.over is not None:
             self._answer(number, _select.Outcome(error=session.death()))
@@ -155,7 +155,7 @@ class Operations:
         index, ok, kind = _CHOSEN.unpack_from(body, start)
         start += _CHOSEN.size
         lent, yours, _ = ((), (), 0) if kind == _NO_VALUE else numbers(body, start)
-        pins = {each: self._session.own(each) for each in yours}
+        pins = {each: self._session.references.own(each) for each in yours}
         begun = self._begun.pop(number, None)
         if begun is None:
             return lent
@@ -184,16 +184,25 @@ class Operations:
     def __len__(self) -> int:
         return len(self._served)
 
+    @staticmethod
+    def lent(body: bytes, start: int) -> tuple[int, ...]:
+        """What the values of a select name of the other side's."""
+        _, heads, at = _heads(body, start)
+        lent: tuple[int, ...] = ()
+        for _, size in heads:
+            if size != _RECEIVES:
+                lent += numbers(body, at)[0]
+                at += size
+        return lent
+
     def take_choice(self, number: int, body: bytes, start: int) -> None:
         """A select of the other side. By the reader."""
         session = self._session
-        waits, count = _CASES.unpack_from(body, start)
-        heads = [_CASE.unpack_from(body, start + _CASES.size + at * _CASE.size) for at in range(count)]
-        at = start + _CASES.size + count * _CASE.size
+        waits, heads, at = _heads(body, start)
         cases: list[tuple[Any, int | None]] = []
         pins: dict[int, Any] = {}
         for channel, size in heads:
-            exposed = session.entry(channel)
+            exposed = session.references.entry(channel)
             if exposed is None or exposed.description.kind == "object":
                 raise ValueError("a select among what is no channel")
             sends = size != _RECEIVES
@@ -202,15 +211,15 @@ class Operations:
             cases.append((exposed.obj, at if sends else None))
             if sends:
                 for each in numbers(body, at)[1]:
-                    pins[each] = session.own(each)
+                    pins[each] = session.references.own(each)
                 at += size
         if not cases or at != len(body):
             raise ValueError("a select that is not as long as it says")
         served = self._served[number] = _Served()
         if any(place is not None for _, place in cases) or session.is_behind():
-            go(self._serve, session, served, number, bool(waits), cases, body, pins)
+            go(self._serve, session, served, number, waits, cases, body, pins)
         else:
-            served.start([(channel, False, None) for channel, _ in cases], bool(waits), self._done(number))
+            served.start([(channel, False, None) for channel, _ in cases], waits, self._done(number))
 
     def _serve(
         self,
@@ -222,16 +231,22 @@ class Operations:
         body: bytes,
         pins: dict[int, Any],
     ) -> None:
+        unread = [place for _, place in cases if place is not None]
+        ready: list[tuple[Any, bool, Any]] = []
         try:
             session.wait_for_room()
-            ready = [
-                (channel, place is not None, None if place is None else decode(body, place, session, pins))
-                for channel, place in cases
-            ]
+            for channel, place in cases:
+                if place is None:
+                    ready.append((channel, False, None))
+                else:
+                    unread.pop(0)
+                    ready.append((channel, True, decode(body, place, session, pins)))
             served.start(ready, waits, self._done(number))
         except BaseException as error:
             self._served.pop(number, None)
             session.tell_failed(number, error)
+            for place in unread:
+                session.references.refuse(numbers(body, place)[0])
 
     def _done(self, number: int) -> Callable[[_select.Outcome], None]:
         def done(outcome: _select.Outcome) -> None:
@@ -270,6 +285,14 @@ class Operations:
         self.withdraw()
         for number in list(self._begun):
             self._answer(number, _select.Outcome(error=self._session.death()))
+
+
+def _heads(body: bytes, start: int) -> tuple[bool, list[tuple[int, int]], int]:
+    """Of a select: whether it waits; the channel of each case, and how long what it sends is; where that begins."""
+    waits, count = _CASES.unpack_from(body, start)
+    start += _CASES.size
+    heads = [_CASE.unpack_from(body, start + at * _CASE.size) for at in range(count)]
+    return bool(waits), heads, start + count * _CASE.size
 
 
 def _bring(

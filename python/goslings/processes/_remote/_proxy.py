@@ -7,7 +7,6 @@ have.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from functools import cache
 from typing import Any, NoReturn, Self
@@ -25,10 +24,12 @@ class RemoteMethod:
     lost. Cancelling the caller cancels the call there, if that waits for something.
     """
 
-    __slots__ = ("_name", "_number", "_session", "_timeout")
+    __slots__ = ("_name", "_number", "_proxy", "_session", "_timeout")
 
-    def __init__(self, session: Session, number: int, name: str, timeout: float | None = None) -> None:
-        self._session, self._number, self._name, self._timeout = session, number, name, timeout
+    def __init__(self, proxy: Proxy, name: str, timeout: float | None = None) -> None:
+        self._proxy = proxy  # as long as this lives, so does the object there
+        self._session, self._number, _ = proxy._goslings_state
+        self._name, self._timeout = name, timeout
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         return self._session.call(self._number, self._name, args, kwargs, self._timeout)
@@ -39,7 +40,7 @@ class RemoteMethod:
 
     def within(self, seconds: float | None) -> RemoteMethod:
         """The same method with a time limit: TimeoutError after so many seconds, and the call is cancelled there."""
-        return RemoteMethod(self._session, self._number, self._name, seconds)
+        return RemoteMethod(self._proxy, self._name, seconds)
 
     def __repr__(self) -> str:
         return f"<method {self._name} at {self._session.peer}>"
@@ -69,9 +70,9 @@ class Proxy:
     def __getattr__(self, name: str) -> Any:
         session, number, description = self._goslings_state
         if name in description.methods:
-            return RemoteMethod(session, number, name)
+            return RemoteMethod(self, name)
         if name in description.attributes:
-            return session.call(number, name, None)
+            return session.call(number, name, None, twin=f"go(getattr, proxy, {name!r})")
         raise AttributeError(f"the {description.name} at {session.peer} exposes no {name!r}", name=name, obj=self)
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
@@ -100,13 +101,6 @@ class Proxy:
     def __reduce__(self) -> NoReturn:
         raise TypeError("a proxy goes through the connection that it came from only; elsewhere, connect again")
 
-    def __del__(self, _is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
-        if _is_finalizing():
-            return  # what this would call may be gone already
-        session, number, _ = self._goslings_state
-        if number:
-            session.dropped(number)
-
 
 Proxy.__module__ = "goslings.processes"
 RemoteMethod.__module__ = "goslings.processes"
@@ -132,7 +126,7 @@ def disconnect(proxy: Any) -> None:
 def _special(name: str) -> Callable[..., Any]:
     def method(self: Proxy, /, *args: Any) -> Any:
         session, number, _ = self._goslings_state
-        return session.call(number, name, args)
+        return session.call(number, name, args, twin=f"go(proxy.{name}, ...)")
 
     method.__name__ = name
     return method

@@ -6,7 +6,6 @@ import contextlib
 import os
 import ssl as tls
 import time
-from collections import OrderedDict
 from collections.abc import Iterable
 from types import TracebackType
 from typing import Any, Self
@@ -16,9 +15,10 @@ from goslings._goslings import AtomicInt, Conn, Event, Mutex, _may_block, go
 from goslings.processes._remote._auth import Keys, answer, challenge, check_key
 from goslings.processes._remote._errors import Disconnected
 from goslings.processes._remote._frames import Frames
+from goslings.processes._remote._held import held
 from goslings.processes._remote._proxy import make_proxy
 from goslings.processes._remote._session import Session
-from goslings.processes._remote._shared import expose_all
+from goslings.processes._remote._shared import check_limit, expose_all
 from goslings.processes._remote._wire import keep_alive
 
 __all__ = ["Server", "aconnect", "connect", "serve"]
@@ -48,12 +48,6 @@ def _host(where: str) -> str | None:
     return None if where.startswith("unix:") else where.rpartition(":")[0].strip("[]")
 
 
-def _check_limit(limit: int) -> int:
-    if not 1024 <= limit <= 0xFFFF_FFFF:
-        raise ValueError("the limit of a message is between 1 KiB and 4 GiB")
-    return limit
-
-
 class Server:
     """Serves an object to others. Made by `serve`; as a context manager it shuts down at the end."""
 
@@ -74,13 +68,15 @@ class Server:
     ) -> None:
         self._key = check_key(authkey)
         self._root = expose_all(obj, expose)
-        self._ssl, self._limit = ssl, _check_limit(limit)
+        self._ssl, self._limit = ssl, check_limit(limit)
         if connections < 1 or calls < 1:
             raise ValueError("a server needs room for a connection, and a call")
         self._connections, self._calls, self._handshake, self._grace = connections, calls, handshake, grace
-        # Both are changed by single operations, or under the lock.
         self._sessions: dict[Session, None] = {}
-        self._strangers: OrderedDict[Conn, None] = OrderedDict()
+        """Changed by single operations."""
+        self._strangers: dict[Conn, None] = {}
+        self._seats = 0
+        """Of clients that have proved themselves. Both under the lock."""
         self._lock, self._shutting = Mutex(), Mutex()
         self._refused = AtomicInt()
         self._ended = Event()
@@ -92,36 +88,53 @@ class Server:
 
     def _handle(self, conn: Conn) -> None:
         """One connection, from its first byte to its end. What a stranger does wrong is no error of ours."""
-        with self._lock:
+        with held(self._lock):
             self._strangers[conn] = None
-            oldest = self._strangers.popitem(last=False)[0] if len(self._strangers) > _STRANGERS else None
+            oldest = next(iter(self._strangers)) if len(self._strangers) > _STRANGERS else None
+            if oldest is not None:
+                del self._strangers[oldest]
         if oldest is not None:
             oldest.close()
+        entered: list[None] = []
         try:
-            session = self._admit(conn)
+            session = self._admit(conn, entered)
+            if session is not None:
+                self._serve(session)
         except (OSError, EOFError, ValueError):
             self._refused.add(1)
-            return
         finally:
-            self._strangers.pop(conn, None)
-        if session is None:
-            return
+            with held(self._lock):
+                self._strangers.pop(conn, None)
+                self._seats -= len(entered)
+
+    def _serve(self, session: Session) -> None:
+        """Who was admitted, to the end."""
         try:
             session.read_all()
         finally:
             session.end(Disconnected("the server shuts down"))
             self._sessions.pop(session, None)
 
-    def _admit(self, conn: Conn) -> Session | None:
+    def _enter(self, conn: Conn, entered: list[None]) -> bool:
+        """Gives a client that has proved itself a seat, if there is one, and notes that in `entered`."""
+        with held(self._lock):
+            self._strangers.pop(conn, None)
+            if self._stopping or self._seats >= self._connections:
+                return False
+            self._seats += 1
+            entered.append(None)
+            return True
+
+    def _admit(self, conn: Conn, entered: list[None]) -> Session | None:
         """Who knows the key gets a session, if there is room."""
         end = time.monotonic() + self._handshake
         keep_alive(conn)
         wire = conn
         if self._ssl is not None:
             wire = net.TlsConn(conn, self._ssl, server_side=True, handshake_timeout=self._handshake)
-        full = len(self._sessions) >= self._connections or self._stopping
-        keys = challenge(wire, self._key, max(0.001, end - time.monotonic()), full)
-        if full:
+        seconds = max(0.001, end - time.monotonic())
+        keys = challenge(wire, self._key, seconds, lambda: self._enter(conn, entered))
+        if keys is None:
             return None
         wire.set_deadline(self._handshake)
         session = self._session(wire, keys)
@@ -174,6 +187,7 @@ class Server:
             for session in list(self._sessions):
                 finished = session.wait_idle(max(0.0, end - time.monotonic())) and finished
                 session.end(Disconnected("the server has shut down"))
+                session.finished.wait()
             for conn in list(self._strangers):
                 conn.close()
             closing.result()
@@ -281,7 +295,7 @@ def connect(
             left = None if end is None else max(0.001, end - time.monotonic())
         keys = answer(wire, key, left)
         wire.set_deadline(left)
-        frames = Frames(wire, keys.to_server, keys.to_client, _check_limit(limit), impatient=False)
+        frames = Frames(wire, keys.to_server, keys.to_client, check_limit(limit), impatient=False)
         session = Session(frames, make_proxy, root=None, peer=str(address), limit=limit, calls=calls)
         session.greet()
         description = session.be_greeted()

@@ -2,7 +2,8 @@
 listens.
 
 A call has a number, chosen by who calls. Its answer carries the number, so answers come in any order. The reader hands
-each call to a goroutine of its own: a slow one holds up nobody. Kinds of messages, each the body of a frame:
+each call to a goroutine of its own (`_serving.py`): a slow one holds up nobody. Kinds of messages, each the body of a
+frame:
 
     | kind, 1 byte | number, 8 bytes | what follows |
 
@@ -18,10 +19,9 @@ each call to a goroutine of its own: a slow one holds up nobody. Kinds of messag
 
 Invariants:
 
-* An object that the other side refers to is in `_lent`, with the number of references that were sent and not yet given
-  back by DROP. Proxies count what they received. So an object that is sent while its last proxy dies is not lost.
 * What a message names is looked up as it is read, before the next message: a DROP that follows cannot take it away.
-* Once `_over` is set, no call is added to `_waiting`, and every one that was there has been failed.
+* Once `_over` is set, no call is added to `_waiting`, and every one that was there is failed.
+* However the reader ends, the session does.
 * Between an answer and its end there is no cancel point, at either side: who has the value keeps it, or gives it back.
 * A value that was received is at one side: until TAKEN at the side of the channel. If the connection breaks before
   that, it goes back to the front of its channel. Where TAKEN itself was lost on the way, it is seen twice rather than
@@ -37,22 +37,20 @@ import struct
 import sys
 import time
 import weakref
-from collections import OrderedDict
-from collections.abc import Callable, Coroutine
-from concurrent.futures import CancelledError
-from inspect import iscoroutine
+from collections.abc import Callable
 from itertools import count
 from typing import Any
 
-from goslings._errors import GoExit
-from goslings._goslings import Event, Goroutine, Mutex, WaitGroup, _may_block, current, go, gosched
+from goslings._goslings import Event, _may_block, go, gosched
 from goslings.processes._errors import RemoteTraceback
 from goslings.processes._remote._carry import Message, decode, encode, numbers
-from goslings.processes._remote._errors import Disconnected, RemoteError, describe
+from goslings.processes._remote._errors import Disconnected, RemoteError, text_of
 from goslings.processes._remote._frames import FrameError, Frames
-from goslings.processes._remote._held import held
 from goslings.processes._remote._operations import CANCEL, TAKEN, Operations
-from goslings.processes._remote._shared import ASKED, Description, Exposed, Shared
+from goslings.processes._remote._references import References
+from goslings.processes._remote._serving import Serving, failed, failed_because
+from goslings.processes._remote._shared import Description, Exposed, check_limit
+from goslings.processes._signals import is_interruptible
 
 __all__ = ["Session"]
 
@@ -77,15 +75,6 @@ class _Waiting:
         self.failure: BaseException | None = None
 
 
-class _Entry:
-    """An object of ours that the other side refers to."""
-
-    __slots__ = ("count", "exposed")
-
-    def __init__(self, exposed: Exposed, count: int) -> None:
-        self.exposed, self.count = exposed, count
-
-
 class Session:
     """A connection after its handshake."""
 
@@ -103,28 +92,18 @@ class Session:
         self.peer = peer
         self._calls, self._limit = calls, limit
         self._serves = root is not None
-        self._peer_limit = limit
+        self.peer_limit = limit
         self._numbers = count(1)
         self._waiting: dict[int, _Waiting] = {}
-        self._running: dict[int, Goroutine[Any] | None] = {}
-        self._unwanted: set[int] = set()
-        self._busy = WaitGroup()
+        self._serving = Serving(self)
         self._operations = Operations(self)
-        self._kept: OrderedDict[int, Any] = OrderedDict()
+        self._kept: dict[int, Any] = {}
         """Receipts for values that the other side has been sent."""
-        self._lent: dict[int, _Entry] = {}
-        self._lent_by_key: dict[Any, int] = {}
-        self._next_lent = 1
-        self._lock = Mutex()
-        self._borrowed: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
-        self._borrow_count: dict[int, int] = {}
+        self.references = References(root, _drops(frames))
         self._over: BaseException | None = None
         self._pid = os.getpid()
         self.root = root
         self.finished = Event()
-        if root is not None:
-            self._lent[0] = _Entry(root, 1)
-            self._lent_by_key[root.key] = 0
         _sessions.add(self)
 
     # Greeting
@@ -135,10 +114,14 @@ class Session:
         self._frames.post(pickle.dumps((self._limit, description), 5))
 
     def be_greeted(self) -> Description | None:
-        """The other side's root, if it has one. Blocks."""
-        limit, description = pickle.loads(self._frames.read())
-        self._peer_limit = limit
-        return None if description is None else Description(*description)
+        """The other side's root, if it has one. Blocks. Raises FrameError, EOFError, OSError."""
+        body = self._frames.read()
+        try:
+            limit, description = pickle.loads(body)
+            self.peer_limit = check_limit(limit)
+            return None if description is None else Description.checked(*description)
+        except Exception as error:
+            raise FrameError("the other side knows the key, and does not greet as this protocol has it") from error
 
     # Calling
 
@@ -149,18 +132,19 @@ class Session:
         args: tuple[Any, ...] | None,
         kwargs: dict[str, Any] | None = None,
         timeout: float | None = None,
+        twin: str | None = None,
     ) -> Any:
         """Calls a method of an object of the other side, and waits for what comes of it.
 
         Raises what the method raised; Disconnected; TimeoutError after `timeout` seconds: then the call is cancelled
-        there.
+        there. `twin`: what coroutines can await instead.
         """
-        _may_block(f"{name}.acall()")
+        _may_block(twin or f"{name}.acall()")
         waiting = self._begin(target, name, args, kwargs)
         try:
             done = waiting.done.wait(timeout)
         except BaseException:
-            self._give_up(waiting)
+            self._abandon(waiting)
             raise
         if not done and self._give_up(waiting):
             raise TimeoutError("timed out")
@@ -168,7 +152,7 @@ class Session:
 
     def cast(self, target: int, name: str, args: tuple[Any, ...]) -> None:
         """Calls a method, and does not wait for what comes of it. Never blocks."""
-        self._begin(target, name, args, None)
+        self._send_call(next(self._numbers), target, name, args, None)
 
     async def acall(
         self,
@@ -183,23 +167,17 @@ class Session:
         try:
             done = await waiting.done.await_(timeout)
         except BaseException:
-            self._give_up(waiting)
+            self._abandon(waiting)
             raise
         if not done and self._give_up(waiting):
             raise TimeoutError("timed out")
         return self._finish(waiting)
 
     def _begin(self, target: int, name: str, args: tuple[Any, ...] | None, kwargs: dict[str, Any] | None) -> _Waiting:
-        if self._over is not None:
-            raise self.death()
-        named = [(f"arg {index}", arg) for index, arg in enumerate(args or ())]
-        named += [(f"arg {key}", arg) for key, arg in (kwargs or {}).items()]
-        message = encode((target, name, args, kwargs), self, named)
         number = next(self._numbers)
         waiting = self._waiting[number] = _Waiting(number)
-        waiting.pins = args  # proxies in it live on until the answer, so that the other side finds what they mean
         try:
-            self._post(_CALL, number, message)
+            self._send_call(number, target, name, args, kwargs)
         except BaseException:
             self._waiting.pop(number, None)
             raise
@@ -207,22 +185,33 @@ class Session:
             raise self.death()
         return waiting
 
+    def _send_call(
+        self, number: int, target: int, name: str, args: tuple[Any, ...] | None, kwargs: dict[str, Any] | None
+    ) -> None:
+        if self._over is not None:
+            raise self.death()
+        named = [(f"arg {index}", arg) for index, arg in enumerate(args or ())]
+        named += [(f"arg {key}", arg) for key, arg in (kwargs or {}).items()]
+        message = encode((target, name, args, kwargs), self, named)
+        self.check_size(message, 0)
+        self._frames.post(_HEAD.pack(_CALL, number) + message.body)
+
     def death(self) -> BaseException:
         """A new exception that says what `over` says."""
         over = self._over
         assert over is not None
         return type(over)(*over.args)
 
-    def _post(self, kind: int, number: int, message: Message) -> None:
-        self.check_size(message, 0)
-        self._frames.post(_HEAD.pack(kind, number) + message.body)
+    def takes(self, message: Message, more: int = 0) -> bool:
+        """Whether the other side takes a message with `more` bytes before it."""
+        return len(message.body) + _HEAD.size + more <= self.peer_limit
 
     def check_size(self, message: Message, more: int) -> None:
-        """Raises ValueError if the other side does not take a message with `more` bytes before it."""
-        size = len(message.body) + _HEAD.size + more
-        if size > self._peer_limit:
-            self.take_back(message.lent)
-            raise ValueError(f"a message of {size} bytes: the other side takes at most {self._peer_limit}")
+        """Raises ValueError if it does not."""
+        if not self.takes(message, more):
+            self.references.take_back(message.lent)
+            size = len(message.body) + _HEAD.size + more
+            raise ValueError(f"a message of {size} bytes: the other side takes at most {self.peer_limit}")
 
     def _tell(self, kind: int, number: int, rest: bytes = b"") -> None:
         if self._over is None:
@@ -234,6 +223,11 @@ class Session:
             self._tell(_CANCEL, waiting.number)
             return True
         return False
+
+    def _abandon(self, waiting: _Waiting) -> None:
+        """The same, and what is there is not looked at."""
+        if not self._give_up(waiting) and waiting.body is not None:
+            self.references.refuse(numbers(waiting.body, _HEAD.size)[0])
 
     def _finish(self, waiting: _Waiting) -> Any:
         """What came of a call."""
@@ -303,7 +297,11 @@ class Session:
 
     def tell_failed(self, number: int, error: BaseException) -> None:
         """A call or an operation of the other side has failed."""
-        self._tell(_FAILED, number, self._failed(error).body)
+        self._tell(_FAILED, number, failed(self, error).body)
+
+    def tell_answer(self, number: int, message: Message) -> None:
+        """A call of the other side is done."""
+        self._tell(_ANSWER, number, message.body)
 
     def keep(self, number: int, receipt: Any) -> None:
         """Keeps the receipt for a value that is about to be sent to the other side, until that has it."""
@@ -345,7 +343,7 @@ class Session:
             given_up = self._operations.take_chosen(number, body, _HEAD.size)
             if given_up is not None:
                 self._tell(_REFUSED, number)
-                self._refuse(given_up)
+                self.references.refuse(given_up)
         elif kind == _CANCEL:
             self._cancel(number)
         elif kind in (_TAKEN, _REFUSED):
@@ -353,7 +351,7 @@ class Session:
             if receipt is not None:
                 receipt.taken() if kind == _TAKEN else receipt.undo()
         elif kind == _DROP:
-            self._drop(number, *_REFERENCES.unpack_from(body, _HEAD.size))
+            self.references.drop(number, *_REFERENCES.unpack_from(body, _HEAD.size))
         else:
             raise FrameError(f"a message of an unknown kind, {kind}")
 
@@ -362,210 +360,47 @@ class Session:
         waiting = self._waiting.get(number)
         if waiting is not None:
             # First the answer, then away: who finds itself taken out has it.
-            waiting.pins = {each: self.own(each) for each in yours} if yours else None
+            waiting.pins = {each: self.references.own(each) for each in yours} if yours else None
             waiting.body = body
             if self._waiting.pop(number, None) is None:
                 waiting = None
         if waiting is None:  # it was given up
-            self._refuse(lent)
+            self.references.refuse(lent)
             return
         waiting.done.set()
 
-    def _refuse(self, lent: tuple[int, ...]) -> None:
-        """Gives back what a message names that nobody will unpickle."""
-        for each in lent:
-            self._tell(_DROP, each, _REFERENCES.pack(1))
-
-    def _are_too_many(self, number: int) -> bool:
-        if len(self._running) + len(self._operations) + len(self._kept) < self._calls:
+    def _are_too_many(self, number: int, lent: tuple[int, ...]) -> bool:
+        if len(self._serving) + len(self._operations) + len(self._kept) < self._calls:
             return False
-        message = encode((None, f"more than {self._calls} calls at once on one connection", ""), self)
-        self._tell(_FAILED, number, message.body)
+        text = f"more than {self._calls} calls at once on one connection"
+        self._tell(_FAILED, number, failed_because(self, text).body)
+        self.references.refuse(lent)
         return True
 
     def _take_choice(self, number: int, body: bytes) -> None:
-        if not self._are_too_many(number):
+        if not self._are_too_many(number, self._operations.lent(body, _HEAD.size)):
             self._operations.take_choice(number, body, _HEAD.size)
 
     def _take_call(self, number: int, body: bytes) -> None:
-        if self._are_too_many(number):
-            return
-        yours = numbers(body, _HEAD.size)[1]
-        pins = {each: self.own(each) for each in yours} if yours else None
-        self._running[number] = None  # until it has started
-        go(self._serve, number, body, pins)
-        # Behind whoever is ready here: calls are not begun faster than they are carried out.
-        gosched()
+        if not self._are_too_many(number, numbers(body, _HEAD.size)[0]):
+            self._serving.begin(self, number, body, _HEAD.size)
+            # Behind whoever is ready here: calls are not begun faster than they are carried out.
+            gosched()
 
     def _cancel(self, number: int) -> None:
         """The caller has given up."""
-        if self._operations.give_up(number):
-            return
-        if number not in self._running:
-            return
-        if self._running[number] is None:
-            self._unwanted.add(number)
-        # Looked at again: it may have started meanwhile, and looked before there was something to see.
-        goroutine = self._running.get(number)
-        if goroutine is not None:
-            goroutine.cancel("the caller has given up")
-
-    # Serving
-
-    def _serve(self, number: int, body: bytes, pins: dict[int, Any] | None) -> None:
-        """Carries out a call. Whatever happens, it is answered."""
-        busy: list[None] = []
-        value: Any = None
-        try:
-            self._running[number] = current()
-            try:
-                if self._serves:
-                    self._frames.wait_for_room()  # who takes no answers gets no more of them
-                if number in self._unwanted or self._over is not None:
-                    raise CancelledError("nobody waits for it")
-                value = self._carry_out(body, pins, busy)
-                message = self._pack(value)
-            except Exception as error:
-                kind, message = _FAILED, self._failed(error)
-            else:
-                kind = _ANSWER
-            self._tell(kind, number, message.body)
-            value = None  # not before: what it names is the other side's, who keeps it as long as there is a proxy here
-        except BaseException as error:
-            # Cancelled, by who called or by the program; or SystemExit and the like, which are not to end the caller.
-            if isinstance(error, GoExit):
-                error = RuntimeError("the call ended its goroutine")
-            self._tell(_FAILED, number, self._failed(error).body)
-        finally:
-            self._running.pop(number, None)
-            self._unwanted.discard(number)
-            if busy:
-                self._busy.done()
-
-    def _carry_out(self, body: bytes, pins: dict[int, Any] | None, busy: list[None]) -> Any:
-        target, name, args, kwargs = decode(body, _HEAD.size, self, pins)
-        exposed = self.entry(target)
-        if exposed is None:
-            raise RuntimeError("the object is not there any more")
-        if name not in exposed.allowed or (exposed.description.kind != "object" and name not in ASKED):
-            raise AttributeError(f"{exposed.description.name} does not expose {name!r}")
-        if args is None:
-            return getattr(exposed.obj, name)
-        if exposed.description.kind != "object":
-            return getattr(exposed.obj, name)()
-        self._busy.add()
-        busy.append(None)  # until the answer is on its way
-        value = getattr(exposed.obj, name)(*args, **(kwargs or {}))
-        if iscoroutine(value):
-            value = _await(value)
-        if name in ("__iter__", "__reversed__"):
-            value = Shared(value, ("__next__", "__iter__"))
-        return value
-
-    def _pack(self, value: Any) -> Message:
-        """The answer's message."""
-        message = encode(value, self, [("result", value)])
-        if len(message.body) + _HEAD.size > self._peer_limit:
-            self.take_back(message.lent)
-            raise ValueError(f"an answer of {len(message.body)} bytes: the caller takes at most {self._peer_limit}")
-        return message
-
-    def _failed(self, error: BaseException) -> Message:
-        pickled = None
-        text = f"{type(error).__qualname__}: {error}" if str(error) else type(error).__qualname__
-        if isinstance(error, Exception | CancelledError):
-            try:
-                pickled = pickle.dumps(error, 5)
-                pickle.loads(pickled)  # some can be written and not be read
-            except Exception:
-                pickled = None
-        where = describe(error, within=__file__)
-        message = encode((pickled, text, where), self)
-        if len(message.body) + _HEAD.size > self._peer_limit:
-            message = encode((None, text[:500], where[-500:]), self)
-        return message
+        if not self._operations.give_up(number):
+            self._serving.cancel(number)
 
     # References
 
-    def lend(self, exposed: Exposed) -> tuple[int, Description]:
-        """Counts one more reference that the other side gets to an object of ours."""
-        with held(self._lock):
-            number = self._lent_by_key.get(exposed.key)
-            if number is not None:
-                entry = self._lent[number]
-                if entry.exposed.allowed == exposed.allowed:
-                    entry.count += 1
-                    return number, exposed.description
-            number, self._next_lent = self._next_lent, self._next_lent + 1
-            self._lent[number] = _Entry(exposed, 1)
-            self._lent_by_key[exposed.key] = number
-            return number, exposed.description
-
-    def lend_again(self, lent: tuple[tuple[int, Exposed], ...]) -> None:
-        """Counts one more reference for objects that were lent under these numbers before."""
-        with held(self._lock):
-            for number, exposed in lent:
-                entry = self._lent.get(number)
-                if entry is None:
-                    entry = self._lent[number] = _Entry(exposed, 0)
-                    self._lent_by_key.setdefault(exposed.key, number)
-                entry.count += 1
-
-    def exposed(self, lent: tuple[int, ...]) -> tuple[tuple[int, Exposed], ...]:
-        """What is lent under these numbers, to be lent again."""
-        return tuple((number, self._lent[number].exposed) for number in lent)
-
-    def entry(self, number: int) -> Exposed | None:
-        """What the other side may use under a number."""
-        entry = self._lent.get(number)
-        return None if entry is None else entry.exposed
-
-    def take_back(self, lent: Any) -> None:
-        """References that were counted and not sent."""
-        for number in lent:
-            self._drop(number, 1)
-
-    def _drop(self, number: int, references: int) -> None:
-        with held(self._lock):
-            entry = self._lent.get(number)
-            if entry is None or number == 0:
-                return
-            entry.count -= references
-            if entry.count > 0:
-                return
-            del self._lent[number]
-            if self._lent_by_key.get(entry.exposed.key) == number:
-                del self._lent_by_key[entry.exposed.key]
-        del entry  # outside of the lock: it may be the last reference
-
-    def own(self, number: int) -> Any:
-        """The object of ours that a message names."""
-        entry = self._lent.get(number)
-        if entry is None:
-            raise pickle.UnpicklingError("a reference to an object that is not there any more")
-        return entry.exposed.obj
+    def lend(self, exposed: Exposed) -> int:
+        """Counts one more reference that the other side gets to an object of ours; returns its number."""
+        return self.references.lend(exposed)
 
     def borrow(self, number: int, description: Any) -> Any:
         """The proxy of an object of the other side that a message brings."""
-        with held(self._lock):
-            self._borrow_count[number] = self._borrow_count.get(number, 0) + 1
-            proxy = self._borrowed.get(number)
-            if proxy is None:
-                proxy = self._borrowed[number] = self._make(self, number, Description(*description))
-            return proxy
-
-    def dropped(self, number: int) -> None:
-        """A proxy is gone: called by its finalizer, anywhere."""
-        if self._over is None:
-            go(self._give_back, number)
-
-    def _give_back(self, number: int) -> None:
-        with held(self._lock):
-            if self._borrowed.get(number) is not None:
-                return  # another has come meanwhile, and will give back for both
-            references = self._borrow_count.pop(number, 0)
-        if references:
-            self._tell(_DROP, number, _REFERENCES.pack(references))
+        return self.references.borrow(number, lambda: self._make(self, number, Description.checked(*description)))
 
     def number_of(self, obj: Any) -> tuple[int, int] | None:
         """The number of an object of the other side, if this is a proxy of this connection, and which view it is."""
@@ -588,30 +423,26 @@ class Session:
 
     def end(self, error: BaseException) -> None:
         """The connection is over: all who wait are told, calls are cancelled, values go back. Never blocks."""
-        with held(self._lock):
-            if self._over is not None:
-                return
+        if self._over is None:
             self._over = error
+        if self.finished.is_set():
+            return
+        if is_interruptible():
+            go(self._wind_up)  # a signal may come in the middle
+        else:
+            self._wind_up()
+
+    def _wind_up(self) -> None:
+        """May be done by several at a time: each part is, once."""
         self._frames.close()
         for number, waiting in list(self._waiting.items()):
-            waiting.failure = error
+            waiting.failure = self._over
             if self._waiting.pop(number, None) is not None:
                 waiting.done.set()
-        for goroutine in list(self._running.values()):
-            if goroutine is not None:
-                goroutine.cancel("the other side has disconnected")
+        self._serving.end()
         self._operations.end()
-        while self._kept:
-            try:
-                _, receipt = self._kept.popitem()  # the last first: so they stand in their order again
-            except KeyError:
-                break
-            receipt.undo()
-        with held(self._lock):
-            lent, self._lent = self._lent, {}
-            self._lent_by_key = {}
-            self._borrow_count.clear()
-        lent.clear()
+        _undo(self._kept)
+        self.references.clear()
         self.finished.set()
 
     def wait_idle(self, seconds: float | None) -> bool:
@@ -619,7 +450,7 @@ class Session:
         whether that came.
         """
         end = None if seconds is None else time.monotonic() + seconds
-        if not self._busy.wait(seconds):
+        if not self._serving.busy.wait(seconds):
             return False
         return self._frames.wait_sent(None if end is None else max(0.0, end - time.monotonic()))
 
@@ -635,6 +466,23 @@ class Session:
             self._frames.close()
             if self._operations:
                 go(self._operations.withdraw)
+            if self._kept:
+                go(_undo, self._kept)
+
+
+def _drops(frames: Frames) -> Callable[[int, int], None]:
+    """Tells the other side of references that are given up."""
+    return lambda number, references: frames.post(_HEAD.pack(_DROP, number) + _REFERENCES.pack(references))
+
+
+def _undo(kept: dict[int, Any]) -> None:
+    """Values that the other side has not said to have go back."""
+    while kept:
+        try:
+            _, receipt = kept.popitem()  # the last first: so they stand in their order again
+        except KeyError:
+            break
+        receipt.undo()
 
 
 def _read_all(frames: Frames, session_of: Callable[[], Session | None]) -> None:
@@ -647,8 +495,9 @@ def _read_all(frames: Frames, session_of: Callable[[], Session | None]) -> None:
             error = Disconnected("the other side has ended, or has closed the connection")
         except TimeoutError:
             error = Disconnected("the other side cannot be reached any more")
-        except (OSError, ValueError) as failure:
-            error = Disconnected(f"the connection was closed: {frames.failure or failure}")
+        except Exception as failure:
+            # MemoryError, too: nobody knows any more where the next frame begins.
+            error = Disconnected(f"the connection was closed: {text_of(frames.failure or failure)}")
             error.__cause__ = failure
         else:
             session = session_of()
@@ -658,7 +507,7 @@ def _read_all(frames: Frames, session_of: Callable[[], Session | None]) -> None:
                 session.take(body)
             except Exception as failure:
                 # The key was right, and yet this is no message of this protocol.
-                error = Disconnected(f"the connection was closed: {failure}")
+                error = Disconnected(f"the connection was closed: {text_of(failure)}")
                 session.end(error)
                 return
             del session, body
@@ -667,20 +516,6 @@ def _read_all(frames: Frames, session_of: Callable[[], Session | None]) -> None:
         if session is not None:
             session.end(error)
         return
-
-
-def _await(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    """Runs what an async method returned, as an async goroutine; cancelled with who waits for it."""
-
-    async def run() -> Any:
-        return await coroutine
-
-    goroutine = go(run)
-    try:
-        return goroutine.result()
-    except BaseException:
-        goroutine.cancel()
-        raise
 
 
 _sessions: weakref.WeakSet[Session] = weakref.WeakSet()

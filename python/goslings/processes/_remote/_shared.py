@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from goslings._goslings import RecvChan, SendChan, chan
 
-__all__ = ["ASKED", "CHANNEL", "SPECIAL", "Description", "Exposed", "Shared", "expose_all", "to_be_lent"]
+__all__ = ["ASKED", "CHANNEL", "SPECIAL", "Description", "Exposed", "Shared", "check_limit", "expose_all", "to_be_lent"]
 
 SPECIAL = frozenset({
     *("__call__", "__contains__", "__delitem__", "__getitem__", "__iter__", "__len__", "__next__", "__reversed__"),
@@ -25,6 +25,7 @@ _RECV = ("recv", "closed", "capacity", "__len__")
 CHANNEL: dict[type, tuple[str, ...]] = {chan: tuple({*_SEND, *_RECV}), SendChan: _SEND, RecvChan: _RECV}
 ASKED = frozenset({"close", "closed", "capacity", "__len__"})
 """What of a channel is a call; to send and to receive is an operation (`_operations.py`)."""
+_KINDS = frozenset({"object", "chan", "SendChan", "RecvChan"})
 _VIEWS = (chan, SendChan, RecvChan)
 """What a channel of another process, or of another connection, is like here: by its `_goslings_view`."""
 
@@ -39,6 +40,15 @@ class Description(NamedTuple):
     methods: tuple[str, ...]
     attributes: tuple[str, ...]
 
+    @classmethod
+    def checked(cls, kind: Any, name: Any, methods: Any, attributes: Any) -> Description:
+        """What the other side says, if it can be. Raises ValueError."""
+        names = (name, *methods, *attributes)
+        special = {each for each in (*methods, *attributes) if isinstance(each, str) and each.startswith("_")}
+        if kind not in _KINDS or not all(isinstance(each, str) for each in names) or special - SPECIAL:
+            raise ValueError("a description that is none")
+        return cls(kind, name, tuple(methods), tuple(attributes))
+
 
 class Exposed:
     """An object that the other side may use, and how."""
@@ -48,6 +58,13 @@ class Exposed:
     def __init__(self, obj: Any, description: Description, key: Any) -> None:
         self.obj, self.description, self.key = obj, description, key
         self.allowed = frozenset((*description.methods, *description.attributes))
+
+
+def check_limit(limit: int) -> int:
+    """How many bytes a message may have. Raises ValueError."""
+    if not 1024 <= limit <= 0xFFFF_FFFF:
+        raise ValueError("the limit of a message is between 1 KiB and 4 GiB")
+    return limit
 
 
 class Shared:

@@ -1,0 +1,91 @@
+"""What a signal must not cut in two: a handler runs on the main thread, between any two instructions, and may raise.
+
+Goroutines are never on that thread, so what must be whole is done by one.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from goslings._errors import Cancelled
+from goslings._goslings import _recv_outside, chan, current, go
+
+__all__ = ["again", "is_interruptible", "shielded", "whole"]
+
+
+def is_interruptible() -> bool:
+    """Whether a handler may raise here, KeyboardInterrupt for example."""
+    return current() is None and threading.get_ident() == threading.main_thread().ident
+
+
+def shielded(answer: chan[Any]) -> Any:
+    """Receives, whatever is raised meanwhile; a cancellation comes again at the next wait, anything else then."""
+    late: BaseException | None = None
+    while True:
+        try:
+            value = _recv_outside(answer)
+            break
+        except BaseException as error:
+            late = error
+    if late is not None:
+        try:
+            again(late)
+        finally:
+            del late  # its traceback refers to this frame
+    return value
+
+
+def again(error: BaseException) -> None:
+    """An exception that came while something had to be finished: a cancellation is asked for again, others raised."""
+    goroutine = current()
+    try:
+        if isinstance(error, Cancelled) and goroutine is not None:
+            goroutine.cancel(*error.args)
+        else:
+            raise error
+    finally:
+        del error  # its traceback refers to this frame
+
+
+def whole[**P, T](fn: Callable[P, T]) -> Callable[P, T]:
+    """`fn`, which never blocks; where a signal could stop it in the middle, a goroutine carries it out.
+
+    `with lock` is no help: since 3.14 a handler may raise between the call that locks and the block.
+    """
+
+    @functools.wraps(fn)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        if not is_interruptible():
+            return fn(*args, **kwargs)
+        ended: list[tuple[Any, BaseException | None]] = []
+        came = chan[None](1)
+
+        def run() -> None:
+            try:
+                ended.append((fn(*args, **kwargs), None))
+            except BaseException as error:
+                ended.append((None, error))
+            came.try_send(None)
+
+        go(run)
+        late: BaseException | None = None
+        while not ended:
+            try:
+                _recv_outside(came)
+            except BaseException as error:
+                late = error
+        result: T
+        result, failure = ended.pop()
+        try:
+            if late is not None:
+                raise late
+            if failure is not None:
+                raise failure
+        finally:
+            del late, failure  # their tracebacks refer to this frame
+        return result
+
+    return call
