@@ -331,7 +331,7 @@ def test_calls_and_their_cancellations_may_meet_anywhere(server: Server, proxy: 
     """A cancellation that comes when its call has just been answered is none; the connection goes on."""
 
     def many() -> None:
-        for round_ in range(count(500)):
+        for round_ in range(count(150)):
             calling = go(proxy.echo, 1)
             for _ in range(round_ % 5):
                 gosched()

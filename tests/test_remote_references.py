@@ -139,7 +139,7 @@ def test_calls_that_are_cancelled_at_any_time_keep_nothing(store: Store, proxy: 
         goroutine.join(60)
 
     def many() -> None:
-        for round_ in range(count(200)):
+        for round_ in range(count(80)):
             cancel_soon(go(proxy.thing), round_)
             give(round_)
 
@@ -152,7 +152,7 @@ def test_proxies_that_die_while_they_come_again_keep_nothing(store: Store, proxy
     """The last proxy of an object dies on one worker while the reader, on another, looks whether there is one."""
 
     def many() -> None:
-        for _ in range(count(800)):
+        for _ in range(count(300)):
             proxy.thing()
 
     results([go(many) for _ in range(3)])

@@ -118,7 +118,7 @@ def everywhere(what: Callable[[], Any]) -> Iterator[Any]:
     while cut:
         cut, value = interrupted(at, what)
         yield value
-        at += 1 + at // 50
+        at += 1 + at // 24
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # cut in the callback of a weakref

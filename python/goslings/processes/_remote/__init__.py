@@ -1,7 +1,8 @@
 """Objects served to other processes and machines: `serve` and `connect`.
 
 From the outside in: `_server.py` (listens, admits, connects), `_proxy.py` and `_channel.py` (what users hold),
-`_session.py` (calls and references), `_operations.py` (selects among channels), `_carry.py` (what is pickled and what
+`_session.py` (the connection: calls, messages, the end), `_serving.py` (calls of the other side), `_operations.py`
+(selects among channels), `_references.py` (what each side has of the other), `_carry.py` (what is pickled and what
 stays), `_shared.py` (allow-lists), `_frames.py` (sealed messages), `_auth.py` (who is there), `_wire.py` (TCP, Unix
 sockets, TLS).
 """
