@@ -260,7 +260,10 @@ class Session:
 
     # Channels: as `processes/_select.py` wants a peer
 
-    def pack(self, value: Any, where: str, fds: list[int]) -> Any:
+    def parcel(self) -> None:
+        """What goes beside a pickle: nothing, here."""
+
+    def pack(self, value: Any, where: str, parcel: None) -> Any:
         """Pickles what is to be sent on a channel of the other side."""
         if self._over is not None:
             raise self.death()
