@@ -500,6 +500,14 @@ async def await_(cases: Cases, timeout: float | None, packed: bool = False) -> O
     return _checked(answer.outcome)
 
 
+def _uninterrupted(answer: chan[Outcome]) -> Outcome:
+    while True:
+        try:
+            return _recv_outside(answer)
+        except BaseException:
+            continue  # the first one is what is raised in the end
+
+
 def _settle(outcome: Outcome, error: BaseException) -> Outcome:
     """The operation was withdrawn because of `error`, and ended like this: what is to be told, or an exception."""
     if isinstance(error, TimeoutError):
