@@ -5,6 +5,8 @@ from __future__ import annotations
 import multiprocessing as std
 import os
 import signal
+import sys
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -215,6 +217,34 @@ def test_an_rlock_belongs_to_a_goroutine() -> None:
         assert go(lock.acquire, False).result(SECONDS) is False
     with pytest.raises(AssertionError):
         lock.release()
+
+
+def test_an_rlock_is_never_taken_for_the_one_of_who_had_it_before() -> None:
+    """At no instruction of another thread's `acquire`."""
+    lock = multiprocessing.RLock()
+    with lock:
+        pass
+    mine = threading.get_ident()
+    wrong: list[int] = []
+
+    def look(frame: Any, event: str, arg: Any) -> Any:
+        if frame.f_code.co_name != "acquire":
+            return None
+        frame.f_trace_opcodes = True
+        if lock._semlock._depth > 0 and lock._semlock._owner == mine:
+            wrong.append(frame.f_lineno)
+        return look
+
+    def other() -> None:
+        sys.settrace(look)
+        lock._semlock.acquire()
+        sys.settrace(None)
+        lock._semlock.release()
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    thread.join()
+    assert not wrong
 
 
 def test_what_is_released_too_often_is_an_error() -> None:

@@ -69,8 +69,9 @@ class Counter:
             return True
         if not self._take() and not (block and self._wait(timeout)):
             return False
-        self._depth += 1
+        # In this order: who had it before would else find itself the owner of what another one holds.
         self._owner = get_ident()
+        self._depth += 1
         return True
 
     def _wait(self, timeout: float | None) -> bool:
