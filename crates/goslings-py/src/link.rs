@@ -11,7 +11,7 @@ use crate::bytes::View;
 use crate::errors;
 use crate::host::{detached, may_block};
 use crate::shm::{Mapped, system};
-use crate::spin::Spin;
+use crate::spin::{Spin, gather};
 use crate::stream::{Batch, Streams, TURN, VALUE};
 use crate::timeout::wait;
 use goslings::net::{Direction, NetError, Owned};
@@ -259,7 +259,19 @@ impl Link {
             return Ok(false);
         }
         let len = sources.iter().map(Source::len).sum();
-        self.post_parts(len, sources, None, &[])
+        let put = {
+            let mut sender = self.sending.state();
+            let put = sender.put(len, sources);
+            if put == Some(true) {
+                // If it is closed by now, the other side finds what was sent before the end.
+                let _ = self.socket.with(|socket| {
+                    sender.ring(borrowed(&socket));
+                    Ok(())
+                });
+            }
+            put
+        };
+        if put.is_some() { Ok(true) } else { self.post_parts(len, sources, None, &[]) }
     }
 
     /// As `send_parts`, but never waits: false if there is no room, or somebody else sends.
@@ -330,7 +342,10 @@ impl Link {
                         spun = true;
                         drop(receiver);
                         let is_near = || self.receiving.state().is_near();
-                        self.spin.until_unless(py, || !self.receiving.state().is_empty(), is_near);
+                        let came = self.spin.until_unless(py, || !self.receiving.state().is_empty(), is_near);
+                        if batch.as_mut().is_some_and(Batch::flows) && came {
+                            gather(py);
+                        }
                         continue;
                     }
                 }

@@ -3,10 +3,15 @@
 //! Two sides that have both slept would sleep for ever after, if each looked for a shorter time than the other needs to wake up
 //! and answer: every answer would find a sleeper. So a sleep that a longer look would have saved makes the next look longer.
 //! Whoever could run on this worker meanwhile does: a look takes no time but what nobody here wants.
+//!
+//! The other side may have no processor but this one: the system often wakes a process where the one runs that has woken it,
+//! and leaves both there for milliseconds, since neither of them sleeps. Who cannot know that (a sender without credit) lets
+//! others run in between.
 
 use crate::host::detached;
 use pyo3::prelude::*;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// How long.
@@ -23,6 +28,14 @@ const LOOKS: u32 = 32;
 /// Whoever finds that so much time has gone by between two looks at the clock has lost the processor meanwhile: others want it,
 /// perhaps whoever is to answer.
 const LOST: Duration = Duration::from_micros(20);
+
+/// If it takes longer to let others run, some have run.
+const LET: Duration = Duration::from_micros(3);
+/// How long whoever lets others run looks in all: what they run does not count, since that may be the other side.
+const LETTING_MAX: Duration = Duration::from_micros(500);
+/// How long: what somebody writes that is read at once costs both sides a transfer between their processors, many at a time
+/// cost little more than one.
+const GATHER: Duration = Duration::from_micros(2);
 
 /// Looks are short.
 const BRIEF: u8 = 0;
@@ -74,6 +87,28 @@ impl Spin {
             self.mood.store(if found { PATIENT } else { DISAPPOINTED }, Ordering::Relaxed);
         }
         found
+    }
+
+    /// As `until`, for a short look that lets other threads of the system run in between.
+    pub(crate) fn until_letting(&self, py: Python<'_>, came: impl Fn() -> bool) -> bool {
+        let found = self.is_worth_while() && detached(py, || comes_letting(came));
+        self.note(found);
+        found
+    }
+
+    /// Whether it is worth while to wait for a moment.
+    pub(crate) fn is_worth_while(&self) -> bool {
+        // Ordering: Relaxed. As in `until_unless`.
+        let vain = self.vain.load(Ordering::Relaxed);
+        vain < VAIN || vain.is_multiple_of(PROBE)
+    }
+
+    /// Whether it was.
+    pub(crate) fn note(&self, found: bool) {
+        // Ordering: Relaxed. As in `until_unless`.
+        let vain = self.vain.load(Ordering::Relaxed);
+        // Ordering: Relaxed. As in `until_unless`.
+        self.vain.store(if found { 0 } else { vain.wrapping_add(1) }, Ordering::Relaxed);
     }
 
     /// After a look in vain, or none, it took so long until it came.
@@ -135,4 +170,35 @@ fn comes_soon(
             return Look::Others;
         }
     }
+}
+
+fn comes_letting(came: impl Fn() -> bool) -> bool {
+    let (begun, mut others) = (Instant::now(), Duration::ZERO);
+    loop {
+        for _ in 0..LOOKS {
+            if came() {
+                return true;
+            }
+            std::hint::spin_loop();
+        }
+        let before = Instant::now();
+        thread::yield_now();
+        let now = Instant::now();
+        if now - before >= LET {
+            others += now - before;
+        }
+        if now - begun >= LETTING_MAX || now - begun >= SHORT + others {
+            return came();
+        }
+    }
+}
+
+/// What has come is probably the first of many: leaves them alone for a moment.
+pub(crate) fn gather(py: Python<'_>) {
+    detached(py, || {
+        let until = Instant::now() + GATHER;
+        while Instant::now() < until {
+            std::hint::spin_loop();
+        }
+    });
 }

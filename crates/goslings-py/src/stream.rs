@@ -38,6 +38,8 @@ pub(crate) const VALUE: u8 = 1;
 const SMALL: usize = 4096;
 /// So many values at most are taken at once.
 const BATCH: usize = 128;
+/// So many values one after another are the beginning of more.
+const FLOW: usize = 8;
 /// After so many values those who are ready have their turn.
 pub(crate) const TURN: usize = 512;
 
@@ -124,7 +126,7 @@ impl Outflow {
     #[cold]
     fn take_soon(&self, py: Python<'_>, word: &Word) -> bool {
         goslings::yield_now();
-        word.take() || self.spin.until(py, || word.has_some()) && word.take()
+        word.take() || self.spin.until_letting(py, || word.has_some()) && word.take()
     }
 }
 
@@ -266,12 +268,14 @@ pub(crate) struct Batch<'a> {
     values: VecDeque<Value>,
     /// How many were put into channels since others had their turn.
     delivered: usize,
+    /// How many have come since there was nothing to collect.
+    run: usize,
 }
 
 impl<'a> Batch<'a> {
     pub(crate) fn new(streams: &'a Streams) -> Batch<'a> {
         let (slab, came, values) = (Slab::default(), Vec::new(), VecDeque::new());
-        Batch { streams, slab, came, values, delivered: 0 }
+        Batch { streams, slab, came, values, delivered: 0, run: 0 }
     }
 
     /// Takes what has come of streams; after an error what came before it.
@@ -289,6 +293,7 @@ impl<'a> Batch<'a> {
             }
             self.came.push((number_in(head), at));
         }
+        self.run += self.came.len();
         Ok(())
     }
 
@@ -304,6 +309,11 @@ impl<'a> Batch<'a> {
             self.delivered = 0;
         }
         theirs
+    }
+
+    /// There is nothing to collect. Whether many have come one after another.
+    pub(crate) fn flows(&mut self) -> bool {
+        std::mem::take(&mut self.run) >= FLOW
     }
 
     /// Puts what was collected into the channels.

@@ -26,12 +26,12 @@ use crate::socket;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use rustix::time::{ClockId, clock_gettime};
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::time::{Duration, Instant};
 
 /// The size of a ring, in bytes: what a second-level cache holds beside other things.
 const CAPACITY: usize = 256 * 1024;
@@ -45,8 +45,8 @@ const INLINE: u16 = 1;
 const APART: u16 = 2;
 /// How many batches of descriptors may have come before their records are read. The system has no room for so many.
 const BATCHES_MAX: usize = 4096;
-/// So often a writer that never sleeps looks whether the reader is still there.
-const LOOK_EVERY: Duration = Duration::from_millis(1);
+/// So often a writer that never sleeps looks whether the reader is still there, in milliseconds, and a tick of the system.
+const LOOK_EVERY: u64 = 1;
 
 /// Why a link does not go on.
 #[derive(Debug)]
@@ -85,7 +85,10 @@ pub struct Sender {
     /// None after `close`.
     ring: Option<Producer<RingMemory>>,
     gone: bool,
-    looked: Instant,
+    /// Somebody has found room, and has not written yet: it is his.
+    reserved: bool,
+    /// When it was last looked for the reader, in milliseconds.
+    looked: u64,
 }
 
 /// The number of the processor that this runs on, from 1.
@@ -129,6 +132,13 @@ fn weight(len: usize) -> usize {
     if len > INLINE_MAX { (len / 64).clamp(8, INLINE_MAX) } else { len }
 }
 
+/// The time, as it was at the last tick of the system: much cheaper than the exact one.
+#[inline]
+fn milliseconds() -> u64 {
+    let now = clock_gettime(ClockId::MonotonicCoarse);
+    now.tv_sec.cast_unsigned() * 1000 + now.tv_nsec.cast_unsigned() / 1_000_000
+}
+
 /// Both ends of a link over `socket`, which is one of a connected pair of stream sockets, and the descriptor that can be read
 /// when there may be room for more.
 ///
@@ -142,7 +152,7 @@ pub fn pair(socket: BorrowedFd<'_>) -> io::Result<(Sender, Receiver, OwnedFd)> {
     let (room, theirs) = rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
     socket::send(socket, GREETING, &[file.as_fd(), theirs.as_fd()])?;
     socket::keep_reserve();
-    let sender = Sender { ring, gone: false, looked: Instant::now() };
+    let sender = Sender { ring, gone: false, reserved: false, looked: milliseconds() };
     Ok((sender, Receiver::default(), room))
 }
 
@@ -159,6 +169,12 @@ impl Sender {
     ) -> Result<Option<()>, LinkError> {
         let len = weight(len);
         self.look_for_reader(socket)?;
+        let found = self.find_room(len, room)?;
+        self.reserved = found.is_some();
+        Ok(found)
+    }
+
+    fn find_room(&mut self, len: usize, room: BorrowedFd<'_>) -> Result<Option<()>, LinkError> {
         let Some(ring) = &mut self.ring else { return self.end() };
         if ring.has_room(len)? {
             return Ok(Some(()));
@@ -204,6 +220,7 @@ impl Sender {
     /// [`INLINE_MAX`] the bytes are in the first of these.
     pub fn commit(&mut self, socket: BorrowedFd<'_>, len: usize, parts: &[Source<'_>], fds: usize) {
         let fds = u16::try_from(fds).expect("no more than FDS_MAX descriptors");
+        self.reserved = false;
         let Some(ring) = &mut self.ring else { return };
         ring.note_processor(processor());
         if len > INLINE_MAX {
@@ -211,7 +228,31 @@ impl Sender {
         } else {
             ring.push(INLINE, fds, parts, 0);
         }
-        if ring.must_ring() && !socket::ring(socket) {
+        if ring.must_ring() {
+            self.ring(socket);
+        }
+    }
+
+    /// Sends a short message without descriptors, if nothing but that is to be done: there is room, which nobody else has
+    /// found, and it is not time to look for the reader. None: it was not sent, `reserve` says why. Else whether the reader
+    /// sleeps: then `ring` is to be called.
+    #[inline]
+    pub fn put(&mut self, len: usize, parts: &[Source<'_>]) -> Option<bool> {
+        if self.reserved || self.gone || milliseconds() >= self.looked + LOOK_EVERY {
+            return None;
+        }
+        let ring = self.ring.as_mut().filter(|ring| !ring.is_reader_gone())?;
+        if !ring.has_room(len).ok()? {
+            return None;
+        }
+        ring.note_processor(processor());
+        ring.push(INLINE, 0, parts, 0);
+        Some(ring.must_ring())
+    }
+
+    /// Wakes the reader.
+    pub fn ring(&mut self, socket: BorrowedFd<'_>) {
+        if !socket::ring(socket) {
             self.gone = true;
         }
     }
@@ -235,8 +276,8 @@ impl Sender {
         if self.gone || self.ring.as_ref().is_none_or(Producer::is_reader_gone) {
             return self.end();
         }
-        let now = Instant::now();
-        if now.duration_since(self.looked) >= LOOK_EVERY {
+        let now = milliseconds();
+        if now >= self.looked + LOOK_EVERY {
             self.looked = now;
             let mut looked = [PollFd::new(&socket, PollFlags::empty())];
             let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
