@@ -161,14 +161,20 @@ class _Foreign:
     def __new__(cls, origin: Any) -> Self: ...
     def _send(self, value: Any, timeout: float | None = None) -> None:
         """As `chan.send`: blocks until a receiver takes the value or home has stored it, or has promised to."""
+    def _recv(self, timeout: float | None = None) -> Any:
+        """As `chan.recv`: blocks until home has a value."""
+    def _next(self) -> Any:
+        """As `next`."""
 
 @final
 class _Outflow:
-    """The sending end of a stream: a channel of another process."""
+    """What needs no answer of a channel of another process: the sending end of a stream, and copies that have come ahead."""
 
     def __new__(cls, link: Link, number: int) -> Self: ...
     def allow(self, segment: Segment) -> None:
         """Home has promised sends, which this page counts."""
+    def claim_from(self, claims: _Claims) -> None:
+        """Copies come ahead."""
     def send(self, value: Any) -> bool | bytes | None:
         """Sends `value` if that needs no answer: True. False: home is to be asked. None: it is to be pickled. Bytes:
         these are to be queued behind the messages that wait for room. A cancel point. Never blocks.
@@ -196,10 +202,16 @@ class _Lease:
     @property
     def segment(self) -> Segment:
         """The page."""
-    def values(self, number: int, most: int, plain: bool) -> tuple[int, list[Any], bool, list[Any]]:
-        """Values to be copied ahead, at most `most`, which have numbers from `number` on: the number of the first, the
-        values, whether all are plain, and what is to be dropped. `plain`: no others. Never blocks.
+    def values(
+        self, channel: int, number: int, most: int, plain: bool
+    ) -> tuple[int, int, bytes | None, list[Any], list[Any]]:
+        """Values to be copied ahead, at most `most`, which have numbers from `number` on: the number of the first, how
+        many, a frame for the channel's number `channel` if all are plain, else the values, and what is to be dropped.
+        `plain`: no others. Never blocks.
         """
+    @staticmethod
+    def frame(channel: int, first: int, values: list[Any], packed: Sequence[int]) -> bytes:
+        """The frame of these values. `packed`: which are pickles; all others are plain."""
     def claimed(self) -> None:
         """Values were claimed elsewhere: lets senders in. Never blocks."""
     def end(self) -> None:
@@ -216,8 +228,11 @@ class _Claims:
     def __new__(
         cls, segment: Segment, link: Link, more: bytes, ring: Callable[[], object], unpack: Callable[[bytes], Any]
     ) -> Self: ...
-    def add(self, first: int, values: list[Any], packed: Sequence[int]) -> None:
-        """Copies have come; the first has this number. `packed`: which are to be unpickled. Never blocks."""
+    def add(self, frame: bytes) -> None:
+        """A frame of copies has come. Raises ConnectionError if it is none. Never blocks."""
+    @staticmethod
+    def channel_in(frame: bytes) -> int | None:
+        """The channel's number in a frame of copies."""
     def claim(self) -> Any:
         """Claims the next value, if a copy of it is here; else returns this object. A cancel point. Never blocks."""
     def close(self) -> None:

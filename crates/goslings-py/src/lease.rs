@@ -4,6 +4,13 @@
 //! says that whoever claims one is to ring for home: `claim` moves the first, then looks at the second; home writes the second,
 //! then looks at the first; a full fence on both sides makes one of them see the other.
 //!
+//! Copies come as frames, which Rust writes and reads. What is in them are the values' bytes; the object is made by whoever
+//! claims one, and pickles are unpickled then.
+//!
+//! ```text
+//! frame: | u8 COPIES | u8 0 | u48 the channel's number at home | u64 number of the first value | values, as in a Slab |
+//! ```
+//!
 //! **Invariants**
 //! * A copy is received only by moving the count from its number to the next, in one step: so nobody else has received the
 //!   value, nobody else will, and all before it are received.
@@ -11,14 +18,19 @@
 //!   others, or are still at home. Home can always be asked, and answers with the next value, wherever copies of it are.
 //! * A forked child takes no part: `claim` finds nothing there, and home's side is over (chan/lease.rs).
 
+use crate::bubble::{On, operation};
 use crate::chan::channel_of;
 use crate::errors;
 use crate::link::Link;
+use crate::plain::{object_of, plain_of};
 use crate::shm::Segment;
-use crate::value::{Channel, Value};
+use crate::spin::Spin;
+use crate::value::{Channel, Slab, Value};
 use goslings::chan::Lease;
-use goslings_shm::generation;
-use pyo3::exceptions::{PyTypeError, PyValueError};
+use goslings::chan::RecvError;
+use goslings::{Chan, Wait};
+use goslings_shm::{Garbage, Plain, generation};
+use pyo3::exceptions::{PyConnectionError, PyTypeError, PyValueError};
 use pyo3::ffi;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
@@ -26,18 +38,28 @@ use pyo3::types::{PyBool, PyBytes, PyFloat, PyInt, PyList, PyString};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 #[expect(clippy::disallowed_types, reason = "a leaf lock, held for moves")]
 type Leaf<T> = std::sync::Mutex<T>;
 
+/// So long is what stands before each value in a slab.
+const HEAD: usize = 8;
 /// So many bytes of copies go at once, about.
-const BATCH_BYTES: usize = 24 * 1024;
+const BATCH_BYTES: usize = 40 * 1024;
 /// Plain values of more bytes are not copied ahead.
 const LARGE: usize = 4096;
 /// What an object counts whose pickle nobody has seen yet.
 const UNKNOWN: usize = 512;
 /// Of so many copies or more, the next ones are asked for when half of them are left.
 const AHEAD: usize = 16;
+/// The first byte of a frame of copies. A pickle begins with 0x80; for others see `stream.rs`.
+const COPIES: u8 = 2;
+/// So long is what comes before the values.
+const FRAME: usize = 16;
+/// Whoever has asked for more waits for it so long before he asks for a value: a message there and back takes about as long,
+/// and costs both sides more than many copies.
+const SOON: Duration = Duration::from_micros(100);
 /// Where the second word is: in a cache line of its own.
 const TELL: usize = 128;
 
@@ -142,8 +164,30 @@ fn copy_of(py: Python<'_>, value: &Value) -> Option<Value> {
     }
 }
 
+/// A frame of copies, to be filled.
+fn frame_of(channel: u64, first: u64, values: &Slab) -> Vec<u8> {
+    let mut frame = Vec::with_capacity(FRAME + values.as_bytes().len());
+    frame.extend_from_slice(&(channel << 16 | u64::from(COPIES)).to_le_bytes());
+    frame.extend_from_slice(&first.to_le_bytes());
+    frame.extend_from_slice(values.as_bytes());
+    frame
+}
+
+/// The values as a slab, if none of them has to be pickled.
+fn slab_of(py: Python<'_>, values: &[Value]) -> Option<Slab> {
+    let mut slab = Slab::default();
+    for value in values {
+        match value {
+            Value::Object(object) => slab.push(&plain_of(object.bind(py))?),
+            Value::Time(_) => return None,
+            Value::Plain(at, other) => slab.push(&other.get(*at)),
+        }
+    }
+    Some(slab)
+}
+
 /// See `PyLease::values`.
-type Shown<'py> = (u64, Bound<'py, PyList>, bool, Bound<'py, PyList>);
+type Shown<'py> = (u64, usize, Option<Bound<'py, PyBytes>>, Bound<'py, PyList>, Bound<'py, PyList>);
 
 /// What home has of a lease.
 #[pyclass(name = "_Lease", module = "goslings._goslings", frozen, weakref)]
@@ -169,9 +213,17 @@ impl PyLease {
         self.segment.clone_ref(py)
     }
 
-    /// Values to be copied ahead, at most `most`, which have numbers from `number` on: the number of the first, the values,
-    /// whether all are plain, and what is to be dropped. `plain`: no others. Never blocks.
-    fn values<'py>(&self, py: Python<'py>, number: u64, most: usize, plain: bool) -> PyResult<Shown<'py>> {
+    /// Values to be copied ahead, at most `most`, which have numbers from `number` on: the number of the first, how many, a
+    /// frame for the channel's number `channel` if all are plain, else the values, and what is to be dropped. `plain`: no
+    /// others. Never blocks.
+    fn values<'py>(
+        &self,
+        py: Python<'py>,
+        channel: u64,
+        number: u64,
+        most: usize,
+        plain: bool,
+    ) -> PyResult<Shown<'py>> {
         let mut found: Vec<Value> = Vec::new();
         let (mut first, mut bytes) = (number, 0);
         // What was leased before may be anything, also when `plain` is set: copies end before it.
@@ -186,14 +238,38 @@ impl PyLease {
                     first = number;
                 }
                 found.push(copy);
-                bytes += more;
+                bytes += more + HEAD;
                 found.len() < most && bytes < BATCH_BYTES
             },
         );
         let spent = PyList::new(py, spent.into_iter().map(|value| value.into_object(py)))?;
-        let found: Vec<Py<PyAny>> = found.into_iter().map(|value| value.into_object(py)).collect();
-        let plain = found.iter().all(|object| plain_weight(object.bind(py)).is_some());
-        Ok((first, PyList::new(py, found)?, plain, spent))
+        let count = found.len();
+        if let Some(slab) = slab_of(py, &found) {
+            let frame = PyBytes::new(py, &frame_of(channel, first, &slab));
+            return Ok((first, count, Some(frame), PyList::empty(py), spent));
+        }
+        let found = PyList::new(py, found.into_iter().map(|value| value.into_object(py)))?;
+        Ok((first, count, None, found, spent))
+    }
+
+    /// The frame of these values. `packed`: which are pickles; all others are plain.
+    #[staticmethod]
+    fn frame<'py>(
+        channel: u64,
+        first: u64,
+        values: &Bound<'py, PyList>,
+        packed: Vec<usize>,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        let mut slab = Slab::default();
+        let mut packed = packed.into_iter().peekable();
+        for (place, value) in values.iter().enumerate() {
+            let plain = match packed.next_if_eq(&place) {
+                Some(_) => value.cast_exact::<PyBytes>().ok().map(|data| Plain::Pickle(data.as_bytes())),
+                None => plain_of(&value),
+            };
+            slab.push(&plain.ok_or_else(|| PyTypeError::new_err("a value that is to be pickled"))?);
+        }
+        Ok(PyBytes::new(values.py(), &frame_of(channel, first, &slab)))
     }
 
     /// Values were claimed elsewhere: lets senders in. Never blocks.
@@ -210,9 +286,9 @@ impl PyLease {
 /// A copy.
 struct Copied {
     number: u64,
-    value: Py<PyAny>,
-    /// Whether it is to be unpickled.
-    packed: bool,
+    /// Where in the slab it is.
+    at: u32,
+    slab: Arc<Slab>,
 }
 
 /// Copies of values of a channel of another process, and the count by which they are claimed.
@@ -230,6 +306,10 @@ pub(crate) struct PyClaims {
     ring: Py<PyAny>,
     /// What makes a value of a packed one.
     unpack: Py<PyAny>,
+    /// Has a value when copies have come that somebody may wait for.
+    came: Chan<()>,
+    /// Whether waiting for them has been worth while.
+    spin: Spin,
     closed: AtomicBool,
     generation: u32,
 }
@@ -239,6 +319,8 @@ struct Copies {
     queue: VecDeque<Copied>,
     /// More is to be asked for when so many are left; 0: it was.
     low: usize,
+    /// More was asked for, and has not come.
+    asked: bool,
 }
 
 /// What became of a try.
@@ -248,12 +330,81 @@ enum Tried {
 }
 
 impl PyClaims {
+    /// Claims the next value, if a copy of it is here.
+    #[inline]
+    fn claim_now(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
+        // Ordering: Relaxed. Whoever closes it has no more to say.
+        if self.closed.load(Ordering::Relaxed) || self.generation != generation() {
+            return Ok(None);
+        }
+        if goslings::with_current(|task| task.is_some_and(goslings::Task::take_cancel)) {
+            return Err(errors::cancelled(py));
+        }
+        match self.try_claim() {
+            Tried::Nothing => Ok(None),
+            Tried::Claimed { copied, ring } => {
+                if ring {
+                    self.tell_home(py);
+                }
+                match copied.slab.get(copied.at) {
+                    Plain::Pickle(data) => self.unpack.call1(py, (PyBytes::new(py, data),)).map(Some),
+                    plain => Ok(object_of(py, &plain).map(Bound::unbind)),
+                }
+            }
+        }
+    }
+
+    /// The same; if more was asked for, waits for that for a moment.
+    #[inline]
+    pub(crate) fn claim_soon(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
+        operation(py, "chan.recv", On::Anything)?;
+        match self.claim_now(py)? {
+            None => self.wait_and_claim(py),
+            claimed => Ok(claimed),
+        }
+    }
+
+    #[cold]
+    fn wait_and_claim(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
+        if !self.is_asked() || !self.spin.is_worth_while() {
+            return Ok(None);
+        }
+        let soon = Wait::at_most(SOON);
+        let claimed = loop {
+            match self.came.recv(soon) {
+                Ok(()) => {}
+                Err(RecvError::TimedOut | RecvError::Closed) => break None,
+                Err(error) => return Err(errors::recv(py, error)),
+            }
+            // It may have been there for long, or others have claimed what had come.
+            let claimed = self.claim_now(py)?;
+            if claimed.is_some() || !self.is_asked() {
+                break claimed;
+            }
+        };
+        self.spin.note(claimed.is_some());
+        if claimed.is_some() && !self.copies().queue.is_empty() {
+            self.say_come();
+        }
+        Ok(claimed)
+    }
+
+    fn is_asked(&self) -> bool {
+        self.copies().asked
+    }
+
+    /// Wakes one of those who wait for copies.
+    fn say_come(&self) {
+        // Full: somebody will look anyway.
+        let _ = self.came.try_send(());
+    }
+
     fn copies(&self) -> std::sync::MutexGuard<'_, Copies> {
         self.copies.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Claims the next value, if a copy of it is here. `stale`: what is to be dropped.
-    fn try_claim(&self, stale: &mut Vec<Copied>) -> Tried {
+    #[inline]
+    fn try_claim(&self) -> Tried {
         let mut copies = self.copies();
         loop {
             let Some(front) = copies.queue.front() else { return Tried::Nothing };
@@ -264,12 +415,12 @@ impl PyClaims {
             let won = number == claimed && self.page.claim(number);
             let Some(copied) = copies.queue.pop_front() else { return Tried::Nothing };
             if !won {
-                stale.push(copied);
                 continue;
             }
             let more = copies.low > 0 && copies.queue.len() <= copies.low;
             if more {
                 copies.low = 0;
+                copies.asked = true;
             }
             drop(copies);
             let told = self.page.must_tell();
@@ -307,68 +458,59 @@ impl PyClaims {
             more,
             ring,
             unpack,
+            came: Chan::new(1),
+            spin: Spin::default(),
             closed: AtomicBool::new(false),
             generation: generation(),
         })
     }
 
-    /// Copies have come; the first has this number. `packed`: which are to be unpickled. Never blocks.
-    fn add(&self, first: u64, values: &Bound<'_, PyList>, packed: Vec<usize>) {
-        if first.checked_add(values.len() as u64).is_none() {
-            return; // nonsense: home is asked for what comes next
+    /// A frame of copies has come. Raises ConnectionError if it is none. Never blocks.
+    fn add(&self, frame: &Bound<'_, PyBytes>) -> PyResult<()> {
+        let garbage = |Garbage(why)| {
+            PyConnectionError::new_err(format!("the other side of the link does not follow the rules: {why}"))
+        };
+        let (head, values) = frame
+            .as_bytes()
+            .split_first_chunk::<FRAME>()
+            .ok_or_else(|| garbage(Garbage("copies without a head")))?;
+        let first = u64::from_le_bytes(head[8..].try_into().expect("eight bytes"));
+        let (slab, places) = Slab::read(values).map_err(garbage)?;
+        if first.checked_add(places.len() as u64).is_none() {
+            return Err(garbage(Garbage("copies with impossible numbers")));
         }
-        let mut came: Vec<Copied> = Vec::with_capacity(values.len());
-        for (value, number) in values.iter().zip(first..) {
-            came.push(Copied { number, value: value.unbind(), packed: false });
-        }
-        for place in packed {
-            if let Some(copied) = came.get_mut(place) {
-                copied.packed = true;
-            }
-        }
+        let slab = Arc::new(slab);
+        let came = (first..).zip(places).map(|(number, at)| Copied { number, at, slab: Arc::clone(&slab) });
         let claimed = self.page.claimed();
-        let mut stale: Vec<Copied> = Vec::new();
         let mut copies = self.copies();
         while copies.queue.front().is_some_and(|front| front.number < claimed) {
-            stale.extend(copies.queue.pop_front());
+            copies.queue.pop_front();
         }
         // Batches are told in turns, and may pass each other on their way.
         let at = copies.queue.partition_point(|copied| copied.number < first);
-        if at == copies.queue.len() {
-            copies.queue.extend(came);
-        } else {
-            let later = copies.queue.split_off(at);
-            copies.queue.extend(came);
-            copies.queue.extend(later);
-        }
+        let later = copies.queue.split_off(at);
+        copies.queue.extend(came);
+        copies.queue.extend(later);
         let here = copies.queue.len();
         copies.low = if here >= AHEAD { here / 2 } else { 0 };
+        let waited = std::mem::take(&mut copies.asked);
         drop(copies);
-        drop(stale);
+        if waited {
+            self.say_come();
+        }
+        Ok(())
+    }
+
+    /// The channel's number in a frame of copies.
+    #[staticmethod]
+    fn channel_in(frame: &Bound<'_, PyBytes>) -> Option<u64> {
+        let head = frame.as_bytes().first_chunk::<8>()?;
+        (head[0] == COPIES).then_some(u64::from_le_bytes(*head) >> 16)
     }
 
     /// Claims the next value, if a copy of it is here; else returns this object. A cancel point. Never blocks.
     fn claim(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
-        let (py, this) = (slf.py(), slf.get());
-        // Ordering: Relaxed. Whoever closes it has no more to say.
-        if this.closed.load(Ordering::Relaxed) || this.generation != generation() {
-            return Ok(slf.clone().into_any().unbind());
-        }
-        if goslings::with_current(|task| task.is_some_and(goslings::Task::take_cancel)) {
-            return Err(errors::cancelled(py));
-        }
-        let mut stale = Vec::new();
-        let tried = this.try_claim(&mut stale);
-        drop(stale);
-        match tried {
-            Tried::Nothing => Ok(slf.clone().into_any().unbind()),
-            Tried::Claimed { copied, ring } => {
-                if ring {
-                    this.tell_home(py);
-                }
-                if copied.packed { this.unpack.call1(py, (copied.value,)) } else { Ok(copied.value) }
-            }
-        }
+        Ok(slf.get().claim_now(slf.py())?.unwrap_or_else(|| slf.clone().into_any().unbind()))
     }
 
     /// How many copies are here that nobody has claimed.
@@ -388,13 +530,14 @@ impl PyClaims {
         self.closed.store(true, Ordering::Relaxed);
         let copies = std::mem::take(&mut *self.copies());
         drop(copies);
+        self.say_come();
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.link)?;
         visit.call(&self.ring)?;
         visit.call(&self.unpack)?;
-        // Copies are plain, or pickles: they refer to nothing.
+        // Copies are bytes: they refer to nothing.
         Ok(())
     }
 }

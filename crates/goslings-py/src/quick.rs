@@ -278,6 +278,25 @@ unsafe extern "C" fn send_elsewhere(
     })
 }
 
+/// The function that PyO3 made for receiving from a channel of another process.
+static RECV_ELSEWHERE: OnceLock<PyCFunctionFastWithKeywords> = OnceLock::new();
+
+unsafe extern "C" fn recv_elsewhere(
+    object: *mut PyObject,
+    args: *const *mut PyObject,
+    count: isize,
+    names: *mut PyObject,
+) -> *mut PyObject {
+    if count != 0 || !names.is_null() || !host::may_block_here() {
+        // SAFETY: as this function was called.
+        return unsafe { usual(&RECV_ELSEWHERE)(object, args, count, names) };
+    }
+    // SAFETY: a method is called attached, with an object of its class; the caller keeps it.
+    let this: Borrowed<'_, '_, Foreign> =
+        unsafe { Borrowed::from_ptr(Python::assume_attached(), object).cast_unchecked() };
+    answer(this.py(), || Foreign::recv_here(&this).map(Py::into_ptr))
+}
+
 /// The function that PyO3 made. It takes its arguments in a tuple, which counts a reference to each.
 static ATOMICALLY: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 
@@ -635,6 +654,8 @@ pub(crate) fn install(module: &Bound<'_, PyModule>) -> PyResult<()> {
     unsafe { replace_function(module, "atomically", atomically, Some(&ATOMICALLY)) }?;
     // SAFETY: the function is of this method.
     unsafe { replace::<Foreign>(py, c"_send", send_elsewhere, &SEND_ELSEWHERE) }?;
+    // SAFETY: the function is of this method.
+    unsafe { replace::<Foreign>(py, c"_recv", recv_elsewhere, &RECV_ELSEWHERE) }?;
     install_senders::<PyChan>(py)?;
     install_senders::<SendChan>(py)?;
     install_receivers::<PyChan>(py)?;

@@ -20,6 +20,7 @@ use crate::bubble::{On, operation};
 use crate::credit::{Inflow, PyCredit, Word};
 use crate::errors;
 use crate::host::may_block;
+use crate::lease::PyClaims;
 use crate::link::{Link, Stopped};
 use crate::plain::plain_of;
 use crate::shm::Segment;
@@ -81,7 +82,7 @@ impl Sent {
     }
 }
 
-/// The sending end of a stream: a channel of another process.
+/// What needs no answer of a channel of another process: the sending end of a stream, and copies that have come ahead.
 #[pyclass(name = "_Outflow", module = "goslings._goslings", frozen, weakref)]
 pub(crate) struct Outflow {
     link: Py<Link>,
@@ -90,6 +91,8 @@ pub(crate) struct Outflow {
     /// What home has promised, if anything.
     word: OnceLock<Word>,
     spin: Spin,
+    /// What can be received without asking, if home sends copies ahead.
+    claims: OnceLock<Py<PyClaims>>,
 }
 
 impl Outflow {
@@ -134,7 +137,7 @@ impl Outflow {
 impl Outflow {
     #[new]
     fn new(link: Py<Link>, number: u64) -> Outflow {
-        Outflow { link, number, word: OnceLock::new(), spin: Spin::default() }
+        Outflow { link, number, word: OnceLock::new(), spin: Spin::default(), claims: OnceLock::new() }
     }
 
     /// Home has promised sends, which this page counts.
@@ -142,6 +145,17 @@ impl Outflow {
         // A second page would be the same.
         let _ = self.word.set(Word::new(segment)?);
         Ok(())
+    }
+
+    /// Copies come ahead.
+    fn claim_from(&self, claims: Py<PyClaims>) {
+        // Home leases a channel once, as long as this process has it.
+        let _ = self.claims.set(claims);
+    }
+
+    fn __traverse__(&self, visit: pyo3::PyVisit<'_>) -> Result<(), pyo3::PyTraverseError> {
+        visit.call(&self.link)?;
+        self.claims.get().map_or(Ok(()), |claims| visit.call(claims))
     }
 
     /// Sends `value` if that needs no answer: True. False: home is to be asked. None: it is to be pickled. Bytes: these are to
@@ -188,6 +202,24 @@ impl Foreign {
         slf.call_method1(pyo3::intern!(py, "_send_otherwise"), (value, timeout, sent.told(py)))?;
         Ok(())
     }
+
+    /// A value that has come ahead.
+    #[inline]
+    fn claimed(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
+        match self.outflow.get().claims.get() {
+            Some(claims) => claims.get().claim_soon(py),
+            None => Ok(None),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn recv_here(slf: &Bound<'_, Foreign>) -> PyResult<Py<PyAny>> {
+        let py = slf.py();
+        match slf.get().claimed(py)? {
+            Some(value) => Ok(value),
+            None => Ok(slf.call_method1(pyo3::intern!(py, "_recv_otherwise"), (py.None(),))?.unbind()),
+        }
+    }
 }
 
 #[pymethods]
@@ -211,6 +243,31 @@ impl Foreign {
             Sent::Done => Ok(()),
             sent => Foreign::send_otherwise(slf, value, timeout, sent),
         }
+    }
+
+    /// As `chan.recv`: blocks until home has a value.
+    #[pyo3(signature = (timeout = None))]
+    fn _recv(slf: &Bound<'_, Foreign>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Py<PyAny>> {
+        let py = slf.py();
+        may_block(py, "ch.arecv()")?;
+        if timeout.is_none() {
+            return Foreign::recv_here(slf);
+        }
+        Ok(slf.call_method1(pyo3::intern!(py, "_recv_otherwise"), (timeout,))?.unbind())
+    }
+
+    /// As `next`.
+    fn _next(slf: &Bound<'_, Foreign>) -> PyResult<Py<PyAny>> {
+        let py = slf.py();
+        may_block(py, "ch.arecv()`, or iterate with `async for")?;
+        match slf.get().claimed(py)? {
+            Some(value) => Ok(value),
+            None => Ok(slf.call_method0(pyo3::intern!(py, "_next_otherwise"))?.unbind()),
+        }
+    }
+
+    fn __traverse__(&self, visit: pyo3::PyVisit<'_>) -> Result<(), pyo3::PyTraverseError> {
+        visit.call(&self.outflow)
     }
 }
 

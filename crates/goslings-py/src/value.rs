@@ -36,6 +36,8 @@ pub(crate) type Channel = goslings::Chan<Value>;
 
 /// Values that came one after another, as records (see `stream.rs`): their memory goes away with the last of them.
 ///
+/// Or they came together, as a frame of copies (see `lease.rs`).
+///
 /// In a checked one the number of the channel, which has been read by then, is replaced by the length of what follows.
 #[derive(Debug, Default)]
 pub(crate) struct Slab(Vec<u8>);
@@ -59,7 +61,41 @@ impl Slab {
         Ok(said)
     }
 
-    /// What `check` has found right.
+    /// Writes a value to the end, as if checked. Not if it is too long.
+    pub(crate) fn push(&mut self, plain: &Plain<'_>) {
+        let mut number = [0; 8];
+        let body = plain.body(&mut number);
+        let Ok(len) = u32::try_from(body.len()) else { return };
+        let mut head = [0; HEAD];
+        head[1] = plain.tag();
+        head[LEN].copy_from_slice(&len.to_le_bytes());
+        self.0.extend_from_slice(&head);
+        self.0.extend_from_slice(body);
+    }
+
+    /// Reads what somebody else has pushed to a slab, and where in it the values are.
+    pub(crate) fn read(bytes: &[u8]) -> Result<(Slab, Vec<u32>), Garbage> {
+        let slab = Slab(bytes.to_vec());
+        let mut places = Vec::new();
+        let mut at = 0;
+        while at < slab.0.len() {
+            let (head, rest) =
+                slab.0[at..].split_first_chunk::<HEAD>().ok_or(Garbage("a value without a head"))?;
+            let len = u32::from_le_bytes(head[LEN].try_into().expect("four bytes")) as usize;
+            let body = rest.get(..len).ok_or(Garbage("a value that is cut off"))?;
+            Plain::decode(head[1], body)?;
+            places.push(u32::try_from(at).map_err(|_| Garbage("too many values"))?);
+            at += HEAD + len;
+        }
+        Ok((slab, places))
+    }
+
+    /// What was pushed.
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// What `check` or `read` has found right.
     pub(crate) fn get(&self, at: u32) -> Plain<'_> {
         let (head, rest) = self.0[at as usize..].split_at(HEAD);
         let len = u32::from_le_bytes(head[LEN].try_into().expect("four bytes"));

@@ -184,14 +184,15 @@ class _Receives(_Common):
 
     __slots__ = ()
 
-    def recv(self, timeout: float | None = None) -> Any:
-        """As `chan.recv`: blocks until home has a value."""
-        _may_block("ch.arecv()")
+    recv = _Foreign._recv
+
+    def _recv_otherwise(self, timeout: float | None) -> Any:
+        """What `recv` has not done in one step."""
         if timeout is not None:
             timeout = _checked_timeout(timeout)
-        claims = self._origin.claims
-        if claims is not None and (value := claims.claim()) is not claims:
-            return value
+            claims = self._origin.claims
+            if claims is not None and (value := claims.claim()) is not claims:
+                return value
         value, ok = self._received(_select.wait_one(*self._goslings_home, None, timeout))
         if not ok:
             raise Closed("receive on closed channel")
@@ -251,12 +252,11 @@ class _Receives(_Common):
     def __iter__(self) -> Self:
         return self
 
-    def __next__(self) -> Any:
-        _may_block("ch.arecv()`, or iterate with `async for")
-        claims = self._origin.claims
-        if claims is not None and (value := claims.claim()) is not claims:
-            return value
-        value, ok = self.recv_ok()
+    __next__ = _Foreign._next
+
+    def _next_otherwise(self) -> Any:
+        """What `next` has not done in one step."""
+        value, ok = self._received(_select.wait_one(*self._goslings_home, None, None))
         if not ok:
             raise StopIteration
         return value

@@ -1,7 +1,7 @@
 """Messages between two processes: a small tuple whose first item says what it is, and buffers beside it.
 
-Values of streams are records of their own kind, which Python code does not see (crates/goslings-py/src/stream.rs). Any
-other frame on the link is the tuple's pickle. With buffers it is, after a zero, which no pickle begins with: the length
+Values of streams are records of their own kind, which Python code does not see (crates/goslings-py/src/stream.rs);
+copies of what comes next are frames that Rust writes and reads (lease.rs beside it). Any other frame on the link is the tuple's pickle. With buffers it is, after a zero, which no pickle begins with: the length
 of the pickle and the number of buffers, the lengths of these, the pickle, and each buffer at a multiple of 64 bytes, so
 that arrays are aligned where they are mapped.
 """
@@ -33,8 +33,8 @@ BYE = 13  # end when you have nothing to do
 ANSWERED = 14  # op, the answer to a question
 CREDIT = 17  # channel: a page with sends that need no answer comes with it (crates/goslings-py/src/credit.rs)
 LEASE = 30  # channel: a page by which its values can be claimed comes with it (crates/goslings-py/src/lease.rs)
-LEASED = 31  # channel, number of the first, values, places of those that are pickles: copies of what comes next
 MORE = 32  # channel: values of it were claimed, look, and send more copies
+COPIES = 2  # no tuple: a frame that begins with this byte (crates/goslings-py/src/lease.rs), copies of what comes next
 INIT = 15  # payload of what a worker needs to know first
 
 _HEAD = struct.Struct("<xxxxII")

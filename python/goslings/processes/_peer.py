@@ -16,7 +16,7 @@ death of the other side, puts it back to the front. The link keeps the order, so
 taken a value comes after that TAKEN.
 
 **Receives without asking.** A peer that receives from a channel again and again is sent copies of the values that
-come next, as far as they are small, and claims them itself (LEASE, LEASED; chan/lease.rs has the argument). It says
+come next, as far as they are small, and claims them itself (LEASE, COPIES; chan/lease.rs has the argument). It says
 MORE when few copies are left, or when somebody here waits for what is claimed. Asking (OP) works as ever beside it,
 and gets the next value, whoever has copies of that: so a peer asks when it has none that it can claim, and everything
 but a plain receive always asks. More copies come with the answer.
@@ -82,7 +82,7 @@ _SHORT_OF = {
 }
 _LEASE_RECVS = 8
 """So many receives of a peer on one channel, and it gets copies of what comes next; and so large must the buffer be."""
-_LEASE_MOST = 256
+_LEASE_MOST = 512
 """So many copies go at once."""
 _LEASE_BYTES = 4096
 """Pickles of more bytes are not copied ahead; and for so many receives nothing else that has to be pickled."""
@@ -478,7 +478,6 @@ class Peer:
             _messages.ASK: self._on_ask,
             _messages.CREDIT: self._on_credit,
             _messages.LEASE: self._on_lease,
-            _messages.LEASED: self._on_leased,
             _messages.MORE: self._on_more,
             _messages.ANSWERED: self._on_answered,
             **self.handlers,
@@ -501,6 +500,9 @@ class Peer:
                 frame, fds = unmapped, []
             waited = 0.0
             try:
+                if frame and frame[0] == _messages.COPIES:
+                    self._on_copies(bytes(frame))
+                    continue
                 message = _messages.decode(frame) if unmapped is None else _messages.head(unmapped)
                 handlers[message[0]](fds, *message[1:])
             finally:
@@ -677,15 +679,19 @@ class Peer:
         lease = lent.lease
         if lease is None:
             return  # it was given back meanwhile
-        first, values, plain, _ = lease.values(lent.copied, _LEASE_MOST, lent.pause > 0)
-        if not values:
+        first, found, frame, values, _ = lease.values(number, lent.copied, _LEASE_MOST, lent.pause > 0)
+        if not found:
             return
         # Two that do this at once may send a copy twice: whichever is behind the count is dropped.
-        lent.copied = first + len(values)
-        packed = [] if plain else self._pack_ahead(lent, first, values)
-        if values:
+        lent.copied = first + found
+        if frame is None:
+            packed = self._pack_ahead(lent, first, values)
+            if not values:
+                return
+            frame = lease.frame(number, first, values, packed)
+        if self.dead is None:
             with contextlib.suppress(OSError, MemoryError):  # they are here, and can be asked for
-                self.post((_messages.LEASED, number, first, values, packed))
+                self.post_frame(self._link._written([frame]) if len(frame) > _SHORT else [frame])
 
     def _pack_ahead(self, lent: Lent, first: int, values: list[Any]) -> list[int]:
         """Pickles those that need it, in their places, up to the first that has to be asked for. Which these are."""
@@ -720,11 +726,13 @@ class Peer:
             ring = functools.partial(self.post, (_messages.MORE, number))
             with contextlib.suppress(OSError, MemoryError):  # without the page everything is asked for
                 origin.claims = _Claims(Segment.from_fd(fds.pop()), self._link, more, ring, self._unpack_ahead)
+                origin.outflow.claim_from(origin.claims)
 
-    def _on_leased(self, fds: list[int], number: int, first: int, values: list[Any], packed: list[int]) -> None:
-        origin = self._imports.get(number)
+    def _on_copies(self, frame: bytes) -> None:
+        number = _Claims.channel_in(frame)
+        origin = None if number is None else self._imports.get(number)
         if origin is not None and origin.claims is not None:
-            origin.claims.add(first, values, packed)
+            origin.claims.add(frame)
 
     def _unpack_ahead(self, data: bytes) -> Any:
         return self.unpack((data, (), 0))
