@@ -7,6 +7,8 @@ import gc
 import os
 import random
 import signal
+import socket
+import struct
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -14,6 +16,7 @@ from typing import Any
 import goslings
 import pytest
 from goslings import Cancelled, Closed, Selected, WouldBlock, chan, go, recv, select
+from goslings._goslings import Link, Segment, _Claims, _Lease
 from goslings.processes import Processes, WorkerDied
 from helpers import check_child, count, parked, parked_elsewhere, results, until
 
@@ -496,3 +499,174 @@ def test_a_forked_child_claims_nothing() -> None:
                 assert goroutine.result(60) == list(range(40))
         """
     )
+
+
+# Frames of copies
+
+
+class Held:
+    """A channel of this process, its lease, and the claims of somebody elsewhere."""
+
+    def __init__(self, capacity: int = 64) -> None:
+        a, b = socket.socketpair()
+        self.link, self.home = Link(a.detach()), Link(b.detach())
+        self.values = chan[Any](capacity)
+        self.lease = _Lease(self.values, Segment(4096))
+        self.told: list[None] = []
+        page = Segment.from_fd(os.dup(self.lease.segment.fileno()))
+        self.claims = _Claims(page, self.link, b"more", lambda: self.told.append(None), lambda data: ("loaded", data))
+        self.copied = 0
+
+    def copy(self, most: int = 1000) -> bytes | None:
+        first, found, frame, values, _ = self.lease.values(7, self.copied, most, False)
+        assert (frame is None) == bool(values)
+        self.copied = first + found
+        return frame
+
+    def close(self) -> None:
+        self.lease.end()
+        self.claims.close()
+        self.link.close()
+        self.home.close()
+
+
+@pytest.fixture
+def held() -> Iterator[Held]:
+    held = Held()
+    yield held
+    held.close()
+
+
+def test_plain_values_are_copied_as_they_are(held: Held) -> None:
+    plain = [None, True, False, 0, -1, 2**63 - 1, -(2**63), 0.5, b"", b"\0\xff" * 50, "", "na\xefve \U0010ffff"]
+    for value in plain:
+        assert held.values.try_send(value)
+    frame = held.copy()
+    assert frame is not None and _Claims.channel_in(frame) == 7
+    held.claims.add(frame)
+    assert len(held.claims) == len(plain)
+    for value in plain:
+        got = held.claims.claim()
+        assert type(got) is type(value) and got == value
+    assert held.claims.claim() is held.claims, "there are no more"
+    assert held.values.try_recv(None) is None
+
+
+def test_what_is_no_plain_value_is_pickled_in_its_place(held: Held) -> None:
+    for value in (1, (1, 2), 2**64, "\ud800", b"x"):
+        assert held.values.try_send(value)
+    assert held.copy() is None
+    first, found, _, values, _ = held.lease.values(7, 0, 1000, False)
+    assert (first, found, values) == (0, 5, [1, (1, 2), 2**64, "\ud800", b"x"])
+    with pytest.raises(TypeError):
+        held.lease.frame(7, first, values, [])
+    held.claims.add(held.lease.frame(7, first, [1, b"a", b"b", b"c", b"x"], [1, 2, 3]))
+    got = [held.claims.claim() for _ in range(5)]
+    assert got == [1, ("loaded", b"a"), ("loaded", b"b"), ("loaded", b"c"), b"x"]
+
+
+def value_in_frame(tag: bytes, body: bytes, length: int | None = None) -> bytes:
+    return b"\0" + tag + b"\0\0" + struct.pack("<I", len(body) if length is None else length) + body
+
+
+def frame_of(*values: bytes, first: int = 0) -> bytes:
+    return struct.pack("<QQ", 7 << 16 | 2, first) + b"".join(values)
+
+
+GARBAGE = {
+    "no head": b"\x02",
+    "half a head": frame_of()[:15],
+    "half a value": frame_of(b"\0b\0"),
+    "cut off": frame_of(value_in_frame(b"b", b"abc", 4)),
+    "a huge length": frame_of(value_in_frame(b"b", b"abc", 2**32 - 1)),
+    "an unknown type": frame_of(value_in_frame(b"?", b"abc")),
+    "no UTF-8": frame_of(value_in_frame(b"s", b"\xc3")),
+    "a short number": frame_of(value_in_frame(b"i", b"\0" * 7)),
+    "no number": frame_of(value_in_frame(b"N", b""), value_in_frame(b"N", b""), first=2**64 - 1),
+}
+
+
+@pytest.mark.parametrize("what", GARBAGE)
+def test_frames_that_are_none_are_refused_whole(held: Held, what: str) -> None:
+    assert held.values.try_send("here")
+    with pytest.raises(ConnectionError, match="does not follow the rules"):
+        held.claims.add(GARBAGE[what])
+    assert len(held.claims) == 0 and held.claims.claim() is held.claims
+    assert held.values.try_recv() == "here"
+
+
+def test_random_frames_are_values_or_refused(held: Held) -> None:
+    dice = random.Random(int(os.environ.get("GOSLINGS_SEED", "7")))
+    refused = 0
+    for _ in range(count(300)):
+        values = [
+            value_in_frame(bytes([dice.choice(b"NTFifbsP")]), dice.randbytes(dice.choice([0, 8]))) for _ in range(5)
+        ]
+        frame = bytearray(frame_of(*values, first=dice.choice([0, 1, 2**63])))
+        for _ in range(dice.randrange(3)):
+            frame[dice.randrange(len(frame))] = dice.randrange(256)
+        try:
+            held.claims.add(bytes(frame))
+        except ConnectionError:
+            refused += 1
+        assert _Claims.channel_in(bytes(frame)) is None or frame[0] == 2
+    assert refused
+    while held.claims.claim() is not held.claims:
+        pass
+
+
+def test_copies_in_any_order_are_claimed_in_theirs(held: Held) -> None:
+    for value in range(60):
+        assert held.values.try_send(value)
+    frames = [held.copy(20) for _ in range(3)]
+    for place in (2, 0, 1, 0):
+        frame = frames[place]
+        assert frame is not None
+        held.claims.add(frame)
+    assert [held.claims.claim() for _ in range(60)] == list(range(60))
+    assert held.claims.claim() is held.claims
+
+
+def test_a_receiver_that_waits_for_copies_takes_nothing_when_it_is_cancelled(workers: Processes) -> None:
+    """Again and again at other moments: each value is received once, by somebody who was not cancelled."""
+    values = chan[int](256)
+
+    def consume() -> list[int]:
+        got: list[int] = []
+        dice = random.Random(1)
+
+        def take() -> None:
+            for value in values:
+                got.append(value)
+
+        while not values.closed or len(values):
+            taker = go(take)
+            goslings.sleep(dice.random() * 0.002)
+            taker.cancel()
+            assert taker.join(SECONDS)
+        return got
+
+    goroutine = workers.go(consume)
+    for value in range(count(3_000)):
+        values.send(value)
+    values.close()
+    assert goroutine.result(SECONDS) == list(range(count(3_000)))
+
+
+def test_the_first_value_after_a_pause_comes_at_once(workers: Processes) -> None:
+    """A value that nothing follows: whoever receives it sleeps by then, and must not wait for company."""
+    values, back = chan[Any](64), chan[Any](64)
+
+    def echo() -> None:
+        for value in values:
+            back.send(value)
+
+    goroutine = workers.go(echo)
+    for turn in range(count(40)):
+        for value in range(turn % 3 * 30 + 1):
+            values.send((turn, value) if turn % 2 else value)
+        for value in range(turn % 3 * 30 + 1):
+            assert back.recv(SECONDS) == ((turn, value) if turn % 2 else value)
+        goslings.sleep(0.002 * (turn % 4))
+    values.close()
+    goroutine.result(SECONDS)

@@ -19,7 +19,7 @@ import pytest
 from goslings import Cancelled, Closed, chan, go
 from goslings._goslings import Link, Segment, _Credit, _Outflow, _Streams
 from goslings.processes import Processes, WorkerDied
-from helpers import count, parked, parked_elsewhere, results, until
+from helpers import count, parked, parked_elsewhere, results, state, until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="links are made of Linux's memory files")
 
@@ -192,6 +192,50 @@ def test_values_are_in_their_channel_before_the_message_behind_them(ends: Ends) 
         ends.away.send([b"\x80"])
         assert ends.home._recv(ends.streams)[0] == b"\x80"
         assert [ends.values.try_recv() for _ in range(turn)] == list(range(turn))
+
+
+def test_a_value_that_nothing_follows_wakes_a_reader_that_sleeps(ends: Ends) -> None:
+    reader = ends.reader()
+    for number in range(count(100)):
+        until(lambda: state(reader) == "net read", SECONDS)
+        assert ends.outflow.send(number) is True
+        assert ends.values.recv(SECONDS) == number
+    ends.away.close()
+    with pytest.raises(EOFError):
+        reader.result(SECONDS)
+
+
+def test_values_and_messages_with_descriptors_share_the_room(ends: Ends) -> None:
+    """Whoever sends a descriptor finds room first, then sends it, then writes: nobody else takes the room."""
+    total = count(300)
+    came: list[Any] = []
+
+    def read() -> None:
+        with contextlib.suppress(EOFError):
+            while True:
+                frame, fds = ends.home._recv(ends.streams)
+                came.append(bytes(frame))
+                for fd in fds:
+                    os.close(fd)
+
+    def send_values() -> None:
+        for number in range(total):
+            while (sent := ends.outflow.send(number)) is not True:
+                if type(sent) is bytes:
+                    ends.away.send([sent])
+                    break
+                goslings.gosched()
+
+    def send_messages() -> None:
+        for _ in range(total // 3):
+            ends.away.send([b"\x80" + b"x" * 50_000], [0])
+
+    reader, taker = go(read), go(lambda: [ends.values.recv(SECONDS) for _ in range(total)])
+    results([go(send_values), go(send_messages), go(send_messages)])
+    assert taker.result(SECONDS) == list(range(total))
+    ends.away.close()
+    reader.result(SECONDS)
+    assert [len(frame) for frame in came] == [50_001] * (total // 3 * 2)
 
 
 GARBAGE = {

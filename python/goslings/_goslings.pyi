@@ -168,7 +168,7 @@ class _Foreign:
 
 @final
 class _Outflow:
-    """What needs no answer of a channel of another process: the sending end of a stream, and copies that have come ahead."""
+    """What needs no answer of a channel of another process: the sending end of a stream, and copies that come ahead."""
 
     def __new__(cls, link: Link, number: int) -> Self: ...
     def allow(self, segment: Segment) -> None:

@@ -82,7 +82,7 @@ impl Sent {
     }
 }
 
-/// What needs no answer of a channel of another process: the sending end of a stream, and copies that have come ahead.
+/// What needs no answer of a channel of another process: the sending end of a stream, and copies that come ahead.
 #[pyclass(name = "_Outflow", module = "goslings._goslings", frozen, weakref)]
 pub(crate) struct Outflow {
     link: Py<Link>,

@@ -1,9 +1,10 @@
 """Messages between two processes: a small tuple whose first item says what it is, and buffers beside it.
 
 Values of streams are records of their own kind, which Python code does not see (crates/goslings-py/src/stream.rs);
-copies of what comes next are frames that Rust writes and reads (lease.rs beside it). Any other frame on the link is the tuple's pickle. With buffers it is, after a zero, which no pickle begins with: the length
-of the pickle and the number of buffers, the lengths of these, the pickle, and each buffer at a multiple of 64 bytes, so
-that arrays are aligned where they are mapped.
+copies of what comes next are frames that Rust writes and reads (lease.rs beside it). Any other frame on the link is
+the tuple's pickle. With buffers it is, after a zero, which no pickle begins with: the length of the pickle and the
+number of buffers, the lengths of these, the pickle, and each buffer at a multiple of 64 bytes, so that arrays are
+aligned where they are mapped.
 """
 
 from __future__ import annotations
