@@ -60,12 +60,8 @@ enum Look {
 }
 
 impl Spin {
-    /// Looks for a while, detached, if that is worth while. Whether it came. Others on this worker may run meanwhile.
-    pub(crate) fn until(&self, py: Python<'_>, came: impl Fn() -> bool) -> bool {
-        self.until_unless(py, came, || false)
-    }
-
-    /// The same, but not as long as `near`: whoever is to answer wants this processor.
+    /// Looks for a while, detached, if that is worth while, but not as long as `near`: whoever is to answer wants this
+    /// processor. Whether it came. Others on this worker may run meanwhile.
     pub(crate) fn until_unless(
         &self,
         py: Python<'_>,
@@ -89,7 +85,7 @@ impl Spin {
         found
     }
 
-    /// As `until`, for a short look that lets other threads of the system run in between.
+    /// As `until_unless`, for a short look that lets other threads of the system run in between.
     pub(crate) fn until_letting(&self, py: Python<'_>, came: impl Fn() -> bool) -> bool {
         let found = self.is_worth_while() && detached(py, || comes_letting(came));
         self.note(found);
