@@ -2,7 +2,9 @@
 whole.
 
 `Connection` speaks the same bytes as `multiprocessing.connection.Connection`, so that either end may be of either kind.
-In a goroutine it waits parked; on a plain thread it does what the standard library does.
+In a goroutine it waits parked; on a plain thread it does what the standard library does. Goroutines are cancelled, so a
+call may end in the middle of a message, and the stream must not lose its place: what is left of a message that has
+begun to go is kept in the object and goes before the next one; what has come of one is kept for the next who receives.
 
 `Messages` is one end of a Unix socket of the kind SEQPACKET: the system keeps messages whole and in order however many
 processes write and read at one time. So queues need no locks between processes, and a process that is killed in the
@@ -12,11 +14,13 @@ into a memory file, whose descriptor travels instead.
 
 from __future__ import annotations
 
+import errno
 import io
 import mmap
 import os
 import select
 import socket
+import struct
 import time
 from collections.abc import Iterable
 from multiprocessing import connection as _std
@@ -34,37 +38,86 @@ from goslings.compat.multiprocessing._ready import ready
 
 __all__ = ["Client", "Connection", "Listener", "Pipe", "wait"]
 
+_PIECE = select.PIPE_BUF
+"""So much goes in one piece wherever there is room at all."""
+_CHUNK = 1 << 20
+"""The most that is read at a time."""
+_TOGETHER = 16 * 1024
+"""Up to so many bytes a message goes together with its header, as the library does it."""
+
 
 class Connection(_std.Connection):
-    """As `multiprocessing.connection.Connection`."""
+    """As `multiprocessing.connection.Connection`.
+
+    A goroutine that is cancelled in `send` has either sent nothing, or its message goes in full: the rest of it with
+    the next `send` on this object. One that is cancelled in `recv` has taken nothing.
+    """
 
     _handle: Any
+    _rest: tuple[Any, ...] = ()
+    """What is left of a message that has begun to go."""
+    _begun: tuple[io.BytesIO, io.BytesIO] | None = None
+    """What has come of a message: of its header, and of its body."""
 
     def _close(self, _closing: Any = closing_fd, _close: Any = os.close) -> None:
         _closing(self._handle)
         _close(self._handle)
 
-    def _send(self, buf: Any, write: Any = os.write) -> None:
-        if not _can_park():
-            super()._send(buf)  # type: ignore[misc]  # private: no stub
-            return
-        view = memoryview(buf)
-        while view:
-            view = view[write_fd(self._handle, view) :]
+    def _send_bytes(self, buf: Any) -> None:
+        if self._rest:
+            rest, self._rest = self._rest, ()
+            self._write(rest, True)
+        size = len(buf)
+        header = struct.pack("!i", size) if size < 1 << 31 else struct.pack("!iQ", -1, size)
+        self._write((header + buf,) if size <= _TOGETHER else (header, buf), False)
 
-    def _recv(self, size: int, read: Any = os.read) -> io.BytesIO:
-        if not _can_park():
-            found: io.BytesIO = super()._recv(size)  # type: ignore[misc]  # private: no stub
-            return found
-        buf = io.BytesIO()
-        while buf.tell() < size:
-            chunk = read_fd(self._handle, min(size - buf.tell(), 1 << 20))
+    def _write(self, parts: tuple[Any, ...], begun: bool) -> None:
+        """Writes all of a message, or of what is left of it; `begun`: a part of it has gone."""
+        parks = _can_park()
+        left = [memoryview(part) for part in parts]
+        try:
+            while left:
+                # In a goroutine so much at a time as goes in one piece: so it is known what has gone.
+                wrote = write_fd(self._handle, left[0][:_PIECE]) if parks else os.write(self._handle, left[0])
+                begun = True
+                left[0] = left[0][wrote:]
+                if not left[0]:
+                    del left[0]
+        except BaseException:
+            if begun:
+                self._rest = tuple(bytes(view) for view in left)  # copied: the caller may change it from now on
+            raise
+
+    def _recv_bytes(self, maxsize: int | None = None) -> Any:
+        head, body = self._begun or (io.BytesIO(), io.BytesIO())
+        self._begun = None
+        try:
+            self._fill(head, 4)
+            (size,) = struct.unpack_from("!i", head.getbuffer())
+            if size == -1:
+                self._fill(head, 12)
+                (size,) = struct.unpack_from("!Q", head.getbuffer(), 4)
+            if maxsize is not None and size > maxsize:
+                return None
+            self._fill(body, size)
+        except BaseException:
+            if head.tell():
+                self._begun = head, body
+            raise
+        return body
+
+    def _fill(self, buf: io.BytesIO, size: int) -> None:
+        """Reads until there are `size` bytes in `buf`."""
+        parks = _can_park()
+        while (missing := size - buf.tell()) > 0:
+            chunk = (read_fd if parks else os.read)(self._handle, min(missing, _CHUNK))
             if not chunk:
-                if buf.tell():
-                    raise OSError("got end of file during message")
-                raise EOFError
+                if not buf.tell():
+                    raise EOFError
+                buf.seek(0)
+                buf.truncate()
+                raise OSError("got end of file during message")
             buf.write(chunk)
-        return buf
 
     def _poll(self, timeout: float | None) -> bool:
         return bool(wait([self], timeout))
@@ -80,6 +133,10 @@ _PROBE = 16
 _looking = AtomicInt()
 """How many threads may be looking."""
 os.register_at_fork(after_in_child=lambda: _looking.store(0))
+
+
+class Lost(OSError):
+    """A message came and was taken, but its content could not be had: there was no descriptor or memory for it."""
 
 
 class Messages(Connection):
@@ -119,16 +176,24 @@ class Messages(Connection):
             ready(self._handle, True, None)
 
     def try_recv_bytes(self, look: int = 0) -> Any:
-        """The next message, as bytes or a mapping of them; None if there is none yet. Never blocks. Raises EOFError.
+        """The next message, as bytes or a mapping of them; None if there is none yet. Never blocks. Raises EOFError;
+        Lost if one came that could not be had.
 
         `look`: for how many microseconds to look for one.
         """
         self._check_closed()  # type: ignore[attr-defined]  # private: no stub
-        found = _recv_packet(self._handle, look)
+        try:
+            found = _recv_packet(self._handle, look)
+        except OSError as error:
+            if error.errno != errno.EMFILE:
+                raise
+            raise Lost(*error.args) from None
         if type(found) is not int:
             return found
         try:
             return mmap.mmap(found, 0, access=mmap.ACCESS_READ)
+        except OSError as error:
+            raise Lost(*error.args) from None
         finally:
             os.close(found)
 

@@ -5,12 +5,14 @@ queue; and if it is bounded a semaphore of free places, if not a number in share
 
 `put` pickles at once and sends at once, if the socket has room. What has no room waits in this process, in order, and a
 goroutine sends it as others take; so `put` of an unbounded queue never waits, as in the standard library, and what is
-left at the end of the process is sent before it ends, unless `cancel_join_thread` was called.
+left at the end of the process is sent before it ends, unless `cancel_join_thread` was called. While the system has no
+descriptor or no memory for it, it goes on waiting. `put` that fails has put nothing, and gives back the place.
 """
 
 from __future__ import annotations
 
 import copyreg
+import errno
 import io
 import os
 import pickle
@@ -23,9 +25,10 @@ from queue import Empty as Empty
 from queue import Full as Full
 from typing import Any
 
-from goslings._goslings import Mutex, Segment, _outside_event, go
+from goslings._errors import Cancelled
+from goslings._goslings import Mutex, Segment, _outside_event, go, sleep
 from goslings.compat.multiprocessing._ready import ready
-from goslings.compat.multiprocessing.connection import Messages, message_pair
+from goslings.compat.multiprocessing.connection import Lost, Messages, message_pair
 from goslings.compat.multiprocessing.synchronize import SEM_VALUE_MAX
 
 __all__ = ["JoinableQueue", "Queue", "SimpleQueue"]
@@ -35,6 +38,10 @@ _PLAIN = frozenset({bool, bytes, float, int, str, type(None)})
 """Types that every pickler pickles alike."""
 _loads = pickle.loads
 _PAGE = 4096
+_FINAL = frozenset({None, errno.EBADF, errno.ECONNRESET, errno.ENOTCONN, errno.ENOTSOCK, errno.EPIPE})
+"""Errors after which nothing can be sent any more; None: the connection was closed here."""
+_PAUSES = 0.01, 1.0
+"""After another error: so many seconds until the next attempt, at first and at most. Each is twice the last."""
 
 
 class _Pickler(pickle.Pickler):
@@ -98,26 +105,53 @@ class _Outbox:
             if len(self._waiting) > 1:
                 return
             self._sent = _outside_event()
+            try:
+                go(self._drain, self._sent)
+            except BaseException:
+                self._waiting.popleft()
+                self._sent.set()
+                raise
         finally:
             self._lock.unlock()
-        go(self._drain, self._sent)
 
     def _drain(self, sent: Any) -> None:
+        first, longest = _PAUSES
+        pause = first
         try:
             while True:
-                self._lock._lock_here()
                 try:
-                    while self._waiting and self._writer.try_send_bytes(self._waiting[0]):
-                        self._waiting.popleft()
-                    if not self._waiting:
+                    if self._send_waiting():
                         return
-                finally:
-                    self._lock.unlock()
-                ready(self._writer.fileno(), True, None)
-        except OSError:
-            self._waiting.clear()  # nobody is left to read, or the queue was broken on purpose
+                    pause = first
+                    ready(self._writer.fileno(), True, None)
+                except OSError as error:
+                    if error.errno in _FINAL:  # nobody is left to read, or the queue was broken on purpose
+                        self.drop()
+                        return
+                    if pause < longest <= 2 * pause:
+                        Queue._on_queue_feeder_error(error, None)  # it may last, and hold up the end of the process
+                    sleep(pause)
+                    pause = min(longest, 2 * pause)
         finally:
             sent.set()
+
+    def _send_waiting(self) -> bool:
+        """Sends what there is room for; returns whether that was all."""
+        self._lock._lock_here()
+        try:
+            while self._waiting and self._writer.try_send_bytes(self._waiting[0]):
+                self._waiting.popleft()
+            return not self._waiting
+        finally:
+            self._lock.unlock()
+
+    def drop(self) -> None:
+        """Forgets what waits."""
+        self._lock._lock_here()
+        try:
+            self._waiting.clear()
+        finally:
+            self._lock.unlock()
 
     def join(self) -> None:
         """Waits until everything was sent. Blocks."""
@@ -167,9 +201,11 @@ class Queue:
             raise Full
         try:
             data = _dumps(obj)
-        except Exception as error:
+        except BaseException as error:
             if self._bounded:
                 self._sem.release()
+            if not isinstance(error, Exception):
+                raise
             self._on_queue_feeder_error(error, obj)
             return
         self._put(data)
@@ -180,23 +216,38 @@ class Queue:
         self._used = True
         try:
             self._outbox.send(data)
-        except BrokenPipeError:
-            if not self._ignore_epipe:
+        except (Exception, Cancelled) as error:  # others, an interrupt for one, may come when it has gone
+            if not (self._ignore_epipe and isinstance(error, BrokenPipeError)):
+                self._gone()
                 raise
         if self._join is None and not self._join_cancelled and not self._outbox._sent.is_set():
             self._join = _util.Finalize(self, _Outbox.join, [self._outbox], exitpriority=-5)
 
     def get(self, block: bool = True, timeout: float | None = None) -> Any:
-        """Takes an item. Blocks while there is none; then raises Empty."""
+        """Takes an item. Blocks while there is none; then raises Empty.
+
+        Raises OSError if there is no descriptor or no memory for a large item, which is lost.
+        """
         self._check()
-        data = self._reader.next_bytes(timeout) if block else self._reader.try_recv_bytes()
+        try:
+            data = self._reader.next_bytes(timeout) if block else self._reader.try_recv_bytes()
+        except Lost:
+            self._gone()
+            raise
         if data is None:
             raise Empty
+        self._give_place()
+        return _loads(data)
+
+    def _give_place(self) -> None:
         if self._bounded:
             self._sem.release()
         else:
             self._items.add(-1)
-        return _loads(data)
+
+    def _gone(self) -> None:
+        """An item that was counted is nowhere: it could not be put, or not be had."""
+        self._give_place()
 
     def qsize(self) -> int:
         """How many items there are, more or less."""
@@ -254,7 +305,7 @@ class Queue:
 
     def _terminate_broken(self) -> None:
         self._reader.close()
-        self._outbox._waiting.clear()
+        self._outbox.drop()
         self.close()
 
     @staticmethod
@@ -285,6 +336,10 @@ class JoinableQueue(Queue):
         # Before it can be taken, and so before it can be done with.
         self._unfinished_tasks.add(1)
         super()._put(data)
+
+    def _gone(self) -> None:
+        super()._gone()
+        self.task_done()
 
     def task_done(self) -> None:
         """Says that an item that was taken is done with."""
