@@ -21,11 +21,11 @@ SECONDS = 60.0
 LONG = 200_000
 
 
-def fill(names: dict[str, Any]) -> None:
+def fill(names: dict[str, Any], room: int = 20) -> None:
     """Takes all descriptors of the process that runs this but none, and holds them."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     highest = max(int(name) for name in os.listdir("/proc/self/fd"))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, highest + 20), hard))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, highest + room), hard))
     names["limits"], names["held"] = (soft, hard), []
     try:
         while True:
@@ -42,11 +42,12 @@ def empty(names: dict[str, Any]) -> None:
 
 
 @contextmanager
-def no_descriptors() -> Iterator[None]:
+def no_descriptors(room: int = 20) -> Iterator[list[int]]:
+    """Gives the descriptors that are held."""
     names: dict[str, Any] = {}
-    fill(names)
+    fill(names, room)
     try:
-        yield
+        yield names["held"]
     finally:
         empty(names)
 
@@ -120,6 +121,27 @@ def test_what_needs_more_descriptors_waits_for_them(workers: Processes) -> None:
     crew.result(SECONDS)
     assert workers.go(abs, -1).result(SECONDS) == 1
     assert workers._workers == [worker]
+
+
+def test_as_many_descriptors_as_a_value_has_are_enough(workers: Processes) -> None:
+    from goslings._goslings import Segment
+
+    home = chan[Any](1)
+    ready = chan[int](1)
+
+    def make() -> None:
+        ready.recv()
+        home.send([Segment(4096) for _ in range(30)])
+
+    crew = workers.go(make)
+    value = go(home.recv)
+    with no_descriptors(80) as held:
+        ready.send(1)
+        until(lambda: is_stuck(workers), SECONDS)
+        for _ in range(34):  # and a few that the runtime has in use for a moment
+            os.close(held.pop())
+        assert len(value.result(SECONDS)) == 30
+    crew.result(SECONDS)
 
 
 def is_stuck(workers: Processes) -> bool:

@@ -9,7 +9,6 @@ held. Nothing is left for the collector: whoever has referred to a link last may
 from __future__ import annotations
 
 import concurrent.futures
-import os
 import secrets
 import socket
 from collections.abc import Callable
@@ -78,8 +77,7 @@ class Call:
                 return peer.unpack(what, fds)
             raise peer.failure(what, fds)
         finally:
-            for fd in fds:
-                os.close(fd)
+            _pickle.close(fds)
             # Its traceback refers to this frame: the two would keep the worker until the collector comes.
             how = cancelled = None
 
@@ -209,8 +207,7 @@ class Child:
         with self._lock:
             call = self.calls.pop(number, None)
         if call is None:
-            for fd in fds:
-                os.close(fd)
+            _pickle.close(fds)
             return
         call.answer.try_send((how, what, fds))
         self._pool.ended(self)

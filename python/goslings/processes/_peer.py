@@ -295,7 +295,7 @@ class Peer:
         """Pickles a value for the other side; raises what says why it cannot be."""
         return _pickle.dumps(value, parcel.reduce, where, parcel)
 
-    def unpack(self, payload: _pickle.Payload, fds: Sequence[int] = ()) -> Any:
+    def unpack(self, payload: _pickle.Payload, fds: list[int] | None = None) -> Any:
         """The value that the other side has packed."""
         return _pickle.loads(payload, self._writable, fds)
 
@@ -506,8 +506,7 @@ class Peer:
                 message = _messages.decode(frame) if unmapped is None else _messages.head(unmapped)
                 handlers[message[0]](fds, *message[1:])
             finally:
-                for fd in fds:
-                    os.close(fd)
+                _pickle.close(fds)
             del frame, message, unmapped  # nothing is kept while we wait for the next one
 
     def end(self, why: BaseException) -> None:
@@ -550,8 +549,14 @@ class Peer:
             for channel, sends, payload in cases:
                 value = None
                 if payload is not None:
-                    value = self.unpack(payload, fds[at : at + payload[2]])
-                    at += payload[2]
+                    end = at + payload[2]
+                    own = fds[at:end]
+                    fds[at:end] = [-1] * len(own)
+                    try:
+                        value = self.unpack(payload, own)
+                    finally:
+                        _pickle.close(own)
+                    at = end
                 found.append((self._exports[channel].channel, sends, value))
         except BaseException as error:
             self._fail(number, error)
@@ -793,7 +798,7 @@ class Peer:
             said = f"{failure[1]} (the exception itself could not travel: {problem})"
             self.post((*head, (None, said[: _SHORT // 4], failure[2][-_SHORT // 4 :])))
 
-    def failure(self, failure: Failure, fds: Sequence[int]) -> BaseException:
+    def failure(self, failure: Failure, fds: list[int]) -> BaseException:
         """The exception that the other side has packed; its cause is the traceback there."""
         payload, said, text = failure
         error: BaseException

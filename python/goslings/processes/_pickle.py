@@ -18,14 +18,14 @@ import errno
 import io
 import os
 import pickle
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import cloudpickle
 
 from goslings.processes import _messages
 
-__all__ = ["Payload", "dumps", "dumps_call", "dumps_whole", "is_large", "loads", "received"]
+__all__ = ["Payload", "close", "dumps", "dumps_call", "dumps_whole", "is_large", "loads", "taken"]
 
 Payload = tuple[Any, Sequence[Any], int]
 """A pickled value: the pickle, its buffers, and how many descriptors belong to it."""
@@ -149,8 +149,10 @@ def is_large(payload: Payload) -> bool:
     return bool(payload[1]) or type(payload[0]) is pickle.PickleBuffer
 
 
-def loads(payload: Payload, writable: bool, fds: Sequence[int] = ()) -> Any:
-    """The value. `fds`: the descriptors that came with it. `writable`: its buffers can be written.
+def loads(payload: Payload, writable: bool, fds: list[int] | None = None) -> Any:
+    """The value. `fds`: the descriptors that came with it; those that it has taken are -1 after that.
+
+    `writable`: its buffers can be written.
 
     Raises what its parts raise; NoRoom, a MemoryError, if its buffers could not be mapped here.
     """
@@ -189,12 +191,24 @@ def _is_lost(buffer: Any) -> bool:
     return type(buffer) is _messages.Lost or type(buffer) is memoryview and type(buffer.obj) is _messages.Lost
 
 
-def received(index: int) -> int:
-    """For what `_goslings_reduce` names to make an object: the descriptor that was appended as this one. Borrowed."""
-    return _fds.get()[index]
+def taken(index: int) -> int:
+    """For what `_goslings_reduce` names to make an object: the descriptor that was appended as this one.
+
+    It is the object's own from now on, since there may be none left to copy it.
+    """
+    fds = _fds.get()
+    fd, fds[index] = fds[index], -1
+    return fd
 
 
-_fds: contextvars.ContextVar[Sequence[int]] = contextvars.ContextVar("goslings.processes fds", default=())
+def close(fds: Iterable[int]) -> None:
+    """Closes descriptors that came with a value, but for those that were taken."""
+    for fd in fds:
+        if fd >= 0:
+            os.close(fd)
+
+
+_fds: contextvars.ContextVar[list[int]] = contextvars.ContextVar("goslings.processes fds")
 
 
 # Where it is that cannot be pickled

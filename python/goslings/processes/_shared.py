@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import ctypes
 import math
-import os
 import time
 import warnings
 from collections.abc import Iterable, Iterator
@@ -35,7 +34,7 @@ def received_segment(index: int, readonly: bool) -> Segment:
     """The segment whose descriptor came as this one with a message of a place."""
     from goslings.processes import _pickle
 
-    return Segment.from_fd(os.dup(_pickle.received(index)), readonly=readonly)
+    return Segment.from_fd(_pickle.taken(index), readonly=readonly)
 
 
 def segment_of(obj: object) -> Segment | None:

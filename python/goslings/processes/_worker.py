@@ -10,7 +10,6 @@ from __future__ import annotations
 import concurrent.futures
 import os
 import sys
-from collections.abc import Sequence
 from typing import Any
 
 import goslings
@@ -91,15 +90,13 @@ class Worker:
         try:
             go(self._begin, *call)
         except Exception as error:  # there is no thread to be had for it
-            for fd in call[3]:
-                os.close(fd)
+            _pickle.close(call[3])
             self._answer(call[0], error)
 
     def _on_stop(self, fds: list[int], number: int, message: tuple[Any, ...]) -> None:
         held = self._held.pop(number, None)
         if held is not None:
-            for fd in held[3]:
-                os.close(fd)
+            _pickle.close(held[3])
             return
         with self._lock:
             if number not in self._calls:
@@ -110,7 +107,7 @@ class Worker:
         if goroutine is not None:
             goroutine.cancel(*message)
 
-    def _begin(self, number: int, name: str, payload: _pickle.Payload, fds: Sequence[int]) -> None:
+    def _begin(self, number: int, name: str, payload: _pickle.Payload, fds: list[int]) -> None:
         # Not by who reads the link: unpickling imports modules, which takes its time and may do anything.
         try:
             fn, args, kwargs = self._peer.unpack(payload, fds)
@@ -118,8 +115,7 @@ class Worker:
             self._answer(number, error)
             return
         finally:
-            for fd in fds:
-                os.close(fd)
+            _pickle.close(fds)
         try:
             goroutine = go(fn, *args, **kwargs)
         except Exception as error:
