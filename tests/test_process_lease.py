@@ -67,9 +67,9 @@ def test_what_is_claimed_needs_no_answer(workers: Processes) -> None:
 
     def consume() -> tuple[list[int], int, list[int]]:
         got = take_ahead(values, 8)
-        asked = values._origin.peer._numbers
+        asked = values._origin.peer._numbers.load()
         more = [values.recv() for _ in range(30)]
-        asked = values._origin.peer._numbers - asked
+        asked = values._origin.peer._numbers.load() - asked
         gate.recv()
         return got, asked, more
 

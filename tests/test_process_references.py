@@ -133,6 +133,37 @@ class Held:
     """Something that a frame holds."""
 
 
+def test_a_channel_that_is_dropped_while_it_comes_again_is_counted_exactly(workers: Processes) -> None:
+    """Channels go to a worker again and again, where several goroutines use and drop them at once."""
+
+    def use(inbox: Any) -> int:
+        def each() -> int:
+            used = 0
+            for channel in inbox:
+                assert channel.capacity == 2
+                channel.try_send(1)
+                del channel
+                used += 1
+            return used
+
+        return sum(goroutine.result() for goroutine in [go(each) for _ in range(4)])
+
+    books = Counted(workers)
+    inbox = chan[Any](4)
+    users = [workers.go(use, inbox) for _ in range(2)]
+    channels = [chan[int](2) for _ in range(3)]
+    number = count(3000)
+    for turn in range(number):
+        channel = channels[turn % 3 if turn % 64 < 48 else 0]
+        inbox.send(channel)
+        channel.try_recv(None)
+    inbox.close()
+    assert sum(user.result(SECONDS) for user in users) == number
+    del users, channel, inbox
+    books.check()
+    assert all(not worker.peer.dead for worker in workers._workers)
+
+
 @pytest.mark.skipif(
     not getattr(sys, "_is_gil_enabled", lambda: True)(),
     reason="without a GIL the last reference may be known late, on a worker that sleeps",

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
-from types import FrameType
 from typing import Any
 
 import pytest
 from goslings import AtomicInt, chan, go, processes, recv, select
 from goslings.processes import Disconnected, Server, Shared, _select, disconnect
 from helpers import until
+from interrupts import everywhere
 
 KEY = b"a key that both sides know"
 HERE = ("127.0.0.1", 0)
@@ -33,36 +32,6 @@ class Store:
 
     def take(self, value: Any) -> str:
         return str(value.name())
-
-
-class Interrupt:
-    """Raises KeyboardInterrupt at the `at`th instruction of goslings.processes, on this thread."""
-
-    def __init__(self, at: int) -> None:
-        self.left = at
-
-    def __call__(self, frame: FrameType, event: str, arg: Any) -> Any:
-        if "/goslings/processes/" not in frame.f_code.co_filename:
-            return None
-        frame.f_trace_opcodes = True
-        if event == "opcode":
-            self.left -= 1
-            if self.left == 0:
-                raise KeyboardInterrupt
-        return self
-
-
-def interrupted(at: int, what: Any) -> tuple[bool, Any]:
-    """Whether `what` was interrupted there, and what it returned if not."""
-    before = sys.gettrace()
-    interrupt = Interrupt(at)
-    sys.settrace(interrupt)
-    try:
-        return interrupt.left <= 0, what()
-    except KeyboardInterrupt:
-        return True, None
-    finally:
-        sys.settrace(before)
 
 
 class Client:
@@ -110,15 +79,6 @@ RECEIVES: dict[str, Callable[[Client], Any]] = {
     "recv": lambda client: client.channel.recv(60),
     "select": lambda client: select(recv(client.channel), recv(chan[int]()), timeout=60),
 }
-
-
-def everywhere(what: Callable[[], Any]) -> Iterator[Any]:
-    """Interrupts `what` at one instruction after another, more sparsely the later; yields what it returned, or None."""
-    at, cut = 1, True
-    while cut:
-        cut, value = interrupted(at, what)
-        yield value
-        at += 1 + at // 24
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # cut in the callback of a weakref

@@ -11,15 +11,13 @@ objects on top of it. They are equal to each other, as local ones are. When the 
 from __future__ import annotations
 
 import math
-import sys
 import weakref
-from collections.abc import Callable
 from types import GenericAlias
 from typing import Any, NoReturn, Self
 
 from goslings._errors import Closed, WouldBlock
 from goslings._goslings import _Claims, _Foreign, _may_block
-from goslings.processes import _pump, _select
+from goslings.processes import _select
 
 __all__ = ["Chan", "RecvChan", "SendChan"]
 
@@ -27,27 +25,19 @@ _MISSING = object()
 
 
 class Origin:
-    """What this process has of a channel of a peer."""
+    """What this process has of a channel of a peer; that it is gone is told by its peer's weak reference."""
 
-    __slots__ = ("__weakref__", "_capacity", "_views", "claims", "count", "number", "outflow", "peer")
+    __slots__ = ("__weakref__", "_capacity", "_views", "claims", "number", "outflow", "peer")
 
     def __init__(self, peer: Any, number: int) -> None:
         self.peer = peer
         self.number = number
-        self.count = 0
-        """References that came in; under the peer's lock."""
         self.outflow = peer.outflow(number)
         """What sends without an answer, if home has promised room."""
         self.claims: _Claims | None = None
         """Values that can be received without asking, if home sends copies ahead."""
         self._capacity: int | None = None
         self._views: dict[int, weakref.ref[Any]] = {}
-
-    def __del__(self, _is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
-        if _is_finalizing():
-            return  # what this would call may be gone already
-        self.peer.gone.append((self.number, self.count))
-        _pump.ring()
 
     def view(self, kind: int) -> Any:
         """The channel (0), its sending (1) or receiving (2) end."""

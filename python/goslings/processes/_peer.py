@@ -7,7 +7,13 @@ of its own, and lends it to the other: nobody knows of more than one peer at a t
 in `_exports` with a count of the references that were given out; the other side has one object for it (`_imports`)
 and tells how many of them are gone when that dies. References on their way are counted, so nothing goes away under
 them: one for each message that holds one, since each is rebuilt once where it arrives. What was pickled and not sent,
-since the select was over before, or the rest of it cannot be pickled, is given back (`Parcel`).
+since the select was over before, or the rest of it cannot be pickled, is given back (`Parcel`). That the object is gone
+is told by the callback of a weak reference, not by a finalizer: while a finalizer runs, weak references may still find
+the object, and who gets it so has one that will not be finalized again.
+
+**Signals.** A handler may raise between any two instructions of the main thread, also in a `with lock`. So what locks
+is carried out by a goroutine there (`_signals.whole`), and an operation of ours begins and ends without the lock: it is
+listed first, and `dead` is looked at then; `end` does it the other way round.
 
 **Operations.** The side that wants something numbers it (OP), the side of the channels carries it out, at once or with
 a wait in its stead (_select.py), and answers exactly once. CANCEL only asks for that answer to come soon. A received
@@ -37,11 +43,12 @@ import pickle
 import sys
 import traceback
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from goslings import _threads
 from goslings._goslings import (
+    AtomicInt,
     Link,
     RecvChan,
     Segment,
@@ -58,6 +65,7 @@ from goslings._goslings import (
 )
 from goslings.processes import _leases, _messages, _pickle, _pump, _select
 from goslings.processes._errors import RemoteTraceback
+from goslings.processes._signals import Told, is_interruptible, whole
 
 __all__ = ["Peer", "resolve"]
 
@@ -155,6 +163,11 @@ class Parcel(list[int]):
             references = self._references = _References(self._peer)
         return references.refer(obj, view)
 
+    @property
+    def refers(self) -> bool:
+        """Whether there are any."""
+        return self._references is not None
+
     def sent(self, back: bool = False) -> None:
         """What it belongs to is about to be sent, perhaps once more; `back`: it was not, after all."""
         if self._references is not None:
@@ -171,18 +184,20 @@ class _References:
         self._found: list[tuple[int, bool, Any, int]] = []
         self._sent = 0
 
+    @whole
     def refer(self, obj: Any, view: int) -> tuple[Any, ...]:
         peer = self._peer
         of, there = getattr(obj, "_goslings_home", (None, 0))
-        whole = of is peer
-        number = there if whole else peer.lend(obj, view)
-        self._found.append((number, whole, obj, view))
-        return resolve, (peer._other, whole, number, view)
+        theirs = of is peer
+        number = there if theirs else peer.lend(obj, view)
+        self._found.append((number, theirs, obj, view))
+        return resolve, (peer._other, theirs, number, view)
 
+    @whole
     def sent(self, back: bool) -> None:
         peer = self._peer
-        for number, whole, obj, view in self._found:
-            if whole:
+        for number, theirs, obj, view in self._found:
+            if theirs:
                 # It is the other side's own. One reference more, until this one has come home.
                 peer.post((_messages.RELEASE, number, 1 if back else -1))
             elif back:
@@ -195,7 +210,7 @@ class _References:
     def __del__(self, _is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
         if self._sent or _is_finalizing():
             return
-        lent = [number for number, whole, _, _ in self._found if not whole and number]
+        lent = [number for number, theirs, _, _ in self._found if not theirs and number]
         if lent:
             self._peer.unsent.extend(lent)
             _pump.ring()
@@ -217,17 +232,19 @@ class Peer:
         self._other = (pair, 1 - end)
         self._lock = _threads.lock()
         self._outbox: collections.deque[tuple[Any, list[int]]] = collections.deque()
-        self._numbers = 0
+        self._numbers = AtomicInt()
         self._operations: dict[int, _select.Remote | _select.Solo] = {}
-        self._questions: dict[int, chan[Any]] = {}
+        self._questions: dict[int, Told] = {}
         self._serving: dict[int, Any] = {}
         self._receipts: dict[int, Any] = {}
         self._exports: dict[int, Lent] = {}
         self._export_numbers: dict[Any, int] = {}
         self._streams = _Streams(pickle.loads, _report)
-        self._imports: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
-        self.gone: collections.deque[tuple[int, int]] = collections.deque()
-        """Imports that were collected, with their counts; told by the pump."""
+        self._imports: dict[int, weakref.ref[Any]] = {}
+        self._import_counts: dict[int, int] = {}
+        """References that came in, and that home was not told of."""
+        self.gone: collections.deque[int] = collections.deque()
+        """Imports that were collected; told by the pump, if they have not come again meanwhile."""
         self.unsent: collections.deque[int] = collections.deque()
         """Exports to which a reference was counted and not sent; taken back by the pump."""
         _peers[self._key] = self
@@ -252,6 +269,7 @@ class Peer:
             parts = self._link._written(parts)  # copied once, whenever it is sent
         self.post_frame(parts, fds)
 
+    @whole
     def post_frame(self, parts: Any, fds: Sequence[int] = ()) -> None:
         """The same for the parts of a frame."""
         with self._lock:
@@ -307,6 +325,7 @@ class Peer:
         """The sending end of a stream to a channel of the other side."""
         return _Outflow(self._link, number)
 
+    @whole
     def lend(self, obj: Any, view: int, number: int | None = None) -> int:
         """Counts one more reference to a channel; its number, which it has had before if one is given."""
         with self._lock:
@@ -315,7 +334,7 @@ class Peer:
             if number is None:
                 number = self._export_numbers.get(obj)
                 if number is None:
-                    number = self._number()
+                    number = self._numbers.add(1)
             lent = self._exports.get(number)
             if lent is None:
                 lent = self._exports[number] = Lent(obj)
@@ -324,6 +343,7 @@ class Peer:
             lent.count += 1
         return number
 
+    @whole
     def take_back(self, number: int, count: int = 1) -> None:
         """So many references to a channel of ours are gone."""
         with self._lock:
@@ -341,6 +361,7 @@ class Peer:
             self._streams.remove(number)
             lent.end()
 
+    @whole
     def own(self, number: int, view: int) -> Any:
         """A channel that we have lent, coming home."""
         lent = self._exports[number]
@@ -352,29 +373,37 @@ class Peer:
         self.take_back(number)
         return found
 
+    @whole
     def borrowed(self, number: int, view: int) -> Any:
         """The object for a channel of the other side."""
         from goslings.processes import _chan
 
         with self._lock:
-            known = self._imports.get(number)
+            known = self._imported(number)
             if known is None:
-                known = self._imports[number] = _chan.Origin(self, number)
-            known.count += 1
+                known = _chan.Origin(self, number)
+                self._imports[number] = weakref.ref(known, functools.partial(_dropped, self.gone, number))
+            self._import_counts[number] = self._import_counts.get(number, 0) + 1
         return known.view(view)
+
+    def _imported(self, number: int) -> Any:
+        """What we have of a channel of the other side, or None."""
+        known = self._imports.get(number)
+        return None if known is None else known()
 
     def tell_gone(self) -> None:
         """Tells which references were dropped. By the pump."""
         while self.gone:
-            number, count = self.gone.popleft()
-            self.post((_messages.RELEASE, number, count))
+            number = self.gone.popleft()
+            with self._lock:
+                if self._imported(number) is not None:
+                    continue  # it has come again, and the count goes on
+                self._imports.pop(number, None)
+                count = self._import_counts.pop(number, 0)
+            if count:
+                self.post((_messages.RELEASE, number, count))
         while self.unsent:
             self.take_back(self.unsent.popleft())
-
-    def _number(self) -> int:
-        """A new number. Under the lock."""
-        self._numbers += 1
-        return self._numbers
 
     # Operations of ours
 
@@ -392,13 +421,34 @@ class Peer:
                 fds += packed[1]
                 large = large or _pickle.is_large(payload)
             plain.append((channel, sends, payload))
-        with self._lock:
-            dead = self.dead
-            number = operation.number = self._number()
-            if dead is None:
-                self._operations[number] = operation
-        if dead is not None:
-            operation.answered(_select.Outcome(error=self.death()))
+        self._begin(operation, waits, plain, large, fds, parcels)
+
+    def begin_one(self, operation: _select.Solo, waits: bool, channel: int, packed: Any) -> None:
+        """The same for one send (`packed`: its payload and parcel) or receive (None)."""
+        if packed is None:
+            self._begin(operation, waits, ((channel, False, None),), False, (), ())
+        else:
+            payload, parcel = packed
+            self._begin(operation, waits, ((channel, True, payload),), _pickle.is_large(payload), parcel, (parcel,))
+
+    def _begin(
+        self,
+        operation: _select.Remote | _select.Solo,
+        waits: bool,
+        plain: Sequence[tuple[int, bool, Any]],
+        large: bool,
+        fds: Sequence[int],
+        parcels: Sequence[Parcel],
+    ) -> None:
+        for parcel in parcels:
+            if parcel.refers and is_interruptible():
+                _begin_whole(self, operation, waits, plain, large, fds, parcels)  # references are counted, and sent
+                return
+        number = operation.number = self._numbers.add(1)
+        self._operations[number] = operation
+        if self.dead is not None:
+            if self._operations.pop(number, None) is not None:
+                operation.answered(_select.Outcome(error=self.death()))
             return
         for parcel in parcels:
             parcel.sent()
@@ -407,45 +457,16 @@ class Peer:
         except (OSError, MemoryError) as error:
             for parcel in parcels:
                 parcel.sent(back=True)
-            with self._lock:
-                ours = self._operations.pop(number, None)
-            if ours is not None:
-                operation.answered(_select.Outcome(error=error))
-
-    def begin_one(self, operation: _select.Solo, waits: bool, channel: int, packed: Any) -> None:
-        """The same for one send (`packed`: its payload and parcel) or receive (None)."""
-        with self._lock:
-            dead = self.dead
-            number = operation.number = self._number()
-            if dead is None:
-                self._operations[number] = operation
-        if dead is not None:
-            operation.answered(_select.Outcome(error=self.death()))
-            return
-        try:
-            if packed is None:
-                self.post((_messages.OP, number, waits, ((channel, False, None),)))
-            else:
-                payload, parcel = packed
-                parcel.sent()
-                large = _pickle.is_large(payload)
-                self.post((_messages.OP, number, waits, ((channel, True, payload),)), large, parcel)
-        except (OSError, MemoryError) as error:
-            if packed is not None:
-                packed[1].sent(back=True)
-            with self._lock:
-                ours = self._operations.pop(number, None)
-            if ours is not None:
+            if self._operations.pop(number, None) is not None:
                 operation.answered(_select.Outcome(error=error))
 
     def ask(self, channel: int, question: str) -> Any:
         """Asks for something about a channel of the other side, and waits for the answer, a moment."""
-        answer = chan[Any](1)
-        with self._lock:
-            dead = self.dead
-            number = self._number()
-            self._questions[number] = answer
-        if dead is not None:
+        answer = Told()
+        number = self._numbers.add(1)
+        self._questions[number] = answer
+        if self.dead is not None:
+            self._questions.pop(number, None)
             raise self.death()
         self.post((_messages.ASK, number, channel, question))
         said = _select.moment(answer)
@@ -513,18 +534,17 @@ class Peer:
         """After the link has ended: whoever waits for the other side hears why, and what it held comes back."""
         with self._lock:
             self.dead = why
-            operations = list(self._operations.values())
-            questions = list(self._questions.values())
-            self._operations.clear()
-            self._questions.clear()
+        operations = list(_emptied(self._operations))
+        questions = list(_emptied(self._questions))
         serving = list(self._serving.values())
         for served in serving:
             served.cancel()
         receipts = [self._receipts.pop(number) for number in sorted(self._receipts, reverse=True)]
         for receipt in receipts:
             receipt.undo()
-        for origin in list(self._imports.values()):
-            if origin.claims is not None:
+        for ref in list(self._imports.values()):
+            origin = ref()
+            if origin is not None and origin.claims is not None:
                 origin.claims.close()
         with self._lock:
             exports = list(self._exports.values())
@@ -538,7 +558,7 @@ class Peer:
         for operation in operations:
             operation.answered(_select.Outcome(error=self.death()))
         for question in questions:
-            question.try_send(self.death())
+            question(self.death())
         _pump.forget(self)
         self.handlers = {}  # which refer to who has this peer: nothing is left for the collector
 
@@ -592,7 +612,7 @@ class Peer:
         error = self.failure(payload, fds)
         question = self._questions.pop(number, None)
         if question is not None:
-            question.try_send(error)
+            question(error)
             return
         self._operations.pop(number).answered(_select.Outcome(error=error))
 
@@ -643,7 +663,7 @@ class Peer:
             self.post((_messages.CREDIT, number), False, [page.fileno()])
 
     def _on_credit(self, fds: list[int], number: int) -> None:
-        origin = self._imports.get(number)
+        origin = self._imported(number)
         if origin is not None:
             with contextlib.suppress(OSError, MemoryError):  # without the page each send is asked for
                 origin.outflow.allow(Segment.from_fd(fds.pop()))
@@ -725,7 +745,7 @@ class Peer:
         return packed
 
     def _on_lease(self, fds: list[int], number: int) -> None:
-        origin = self._imports.get(number)
+        origin = self._imported(number)
         if origin is not None:
             more = b"".join(_messages.encode((_messages.MORE, number), False))
             ring = functools.partial(self.post, (_messages.MORE, number))
@@ -735,7 +755,7 @@ class Peer:
 
     def _on_copies(self, frame: bytes) -> None:
         number = _Claims.channel_in(frame)
-        origin = None if number is None else self._imports.get(number)
+        origin = None if number is None else self._imported(number)
         if origin is not None and origin.claims is not None:
             origin.claims.add(frame)
 
@@ -767,7 +787,7 @@ class Peer:
         self.post((_messages.ANSWERED, number, answer))
 
     def _on_answered(self, fds: list[int], number: int, answer: Any) -> None:
-        self._questions.pop(number).try_send(answer)
+        self._questions.pop(number)(answer)
 
     def _fail(self, number: int, error: BaseException) -> None:
         self.post_failure(error, _messages.FAILED, number)
@@ -811,6 +831,28 @@ class Peer:
             error = RuntimeError(f"{said} (the exception itself could not be rebuilt: {problem})")
         error.__cause__ = RemoteTraceback(text)
         return error
+
+
+_begin_whole = whole(Peer._begin)
+
+
+def _emptied[T](operations: dict[int, T]) -> Iterator[T]:
+    """What is in there, which nobody else gets then. Others may put something in meanwhile."""
+    with contextlib.suppress(KeyError):
+        while True:
+            yield operations.popitem()[1]
+
+
+def _dropped(
+    gone: collections.deque[int],
+    number: int,
+    _origin: object,
+    _is_finalizing: Callable[[], bool] = sys.is_finalizing,
+) -> None:
+    """An import was collected. Called anywhere."""
+    if not _is_finalizing():  # what this would call may be gone already
+        gone.append(number)
+        _pump.ring()
 
 
 def _wait_for_room(error: OSError | MemoryError, waited: float) -> float:

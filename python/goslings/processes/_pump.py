@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from goslings import _threads
 from goslings._goslings import Goroutine, _Bell, go
+from goslings.processes._signals import whole
 
 if TYPE_CHECKING:
     from goslings.processes._peer import Peer
@@ -24,6 +25,7 @@ _goroutine: Goroutine[None] | None = None
 bell = _Bell()
 
 
+@whole
 def know(peer: Peer) -> None:
     """A peer that may have something to be told."""
     with _lock:
@@ -39,6 +41,7 @@ def _start() -> None:
         _goroutine.name = "goslings.processes pump"
 
 
+@whole
 def forget(peer: Peer) -> None:
     """Its link has ended."""
     with _lock:
@@ -46,6 +49,7 @@ def forget(peer: Peer) -> None:
     bell.ring()
 
 
+@whole
 def add(waiter: Any) -> int:
     """A number for something whose `woken()` is to be called when the bell tells of that number."""
     global _numbers

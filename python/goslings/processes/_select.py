@@ -49,7 +49,7 @@ from goslings._goslings import (
     current,
 )
 from goslings.processes import _messages, _pump
-from goslings.processes._signals import again, shielded, whole
+from goslings.processes._signals import Told, again, shielded, whole
 
 __all__ = ["Outcome", "Owed", "Remote", "aselect", "moment", "now", "select", "start"]
 
@@ -158,23 +158,6 @@ class Remote:
 
     def answered(self, outcome: Outcome) -> None:
         self._done(outcome)
-
-
-class Solo:
-    """One send or receive on a channel of a peer, for somebody who waits for the answer."""
-
-    __slots__ = ("answer", "answered", "number", "peer")
-
-    def __init__(self, peer: Any, waits: bool, channel: int, packed: Any) -> None:
-        """`channel`: its number; `packed`: what to send, and its parcel, or None to receive."""
-        self.peer = peer
-        self.answer: chan[Outcome] = chan(1)
-        self.answered = self.answer.try_send
-        self.number = 0
-        peer.begin_one(self, waits, channel, packed)
-
-    def cancel(self) -> None:
-        self.peer.post((_messages.CANCEL, self.number))
 
 
 def pack(cases: Cases) -> list[tuple[Any, bool, Any]]:
@@ -376,18 +359,20 @@ class _Answer:
     The outcome stays here, and `came` tells of it: a signal that comes as it is received cannot take it along.
     """
 
-    __slots__ = ("_left", "_unsettled", "came", "outcome")
+    __slots__ = ("_left", "came", "outcome")
 
     def __init__(self) -> None:
-        self.came = chan[None](1)
+        self.came: chan[None] = chan(1)
         self.outcome: Any = None
         self._left = False
 
-    def __call__(self, outcome: Outcome) -> None:
+    def answered(self, outcome: Outcome) -> None:
         self.outcome = outcome
         self.came.try_send(None)
         if self._left:
             self._undo()
+
+    __call__ = answered
 
     def leave(self) -> None:
         """Nobody waits any more. Said first, and looked at then; what comes does it the other way round."""
@@ -411,6 +396,26 @@ class _Answer:
             del error  # as in `_settle`
 
 
+class Solo(_Answer):
+    """One send or receive on a channel of a peer, for somebody who waits for the answer."""
+
+    __slots__ = ("begun", "number", "peer")
+
+    def __init__(self, peer: Any) -> None:
+        super().__init__()
+        self.peer = peer
+        self.number = 0
+        self.begun = False
+
+    def begin(self, waits: bool, channel: int, packed: Any) -> None:
+        """`channel`: its number; `packed`: what to send, and its parcel, or None to receive."""
+        self.peer.begin_one(self, waits, channel, packed)
+        self.begun = True
+
+    def cancel(self) -> None:
+        self.peer.post((_messages.CANCEL, self.number))
+
+
 def now(cases: Cases) -> Outcome:
     """An operation that does not wait, but for the answer of another process. It is settled."""
     _may_wait_a_moment()
@@ -429,8 +434,8 @@ def now(cases: Cases) -> Outcome:
         raise
 
 
-def moment(answer: chan[Any]) -> Any:
-    """What comes from `answer`, which does come soon: a wait that nothing interrupts.
+def moment(answer: Told) -> Any:
+    """The answer, which does come soon: a wait that nothing interrupts.
 
     Raises RuntimeError in an async goroutine, which would hold up whoever brings the answer.
     """
@@ -466,14 +471,22 @@ def wait(cases: Cases, timeout: float | None, packed: bool = False) -> Outcome:
 
 def wait_one(peer: Any, channel: int, packed: Any, timeout: float | None) -> Outcome:
     """The same for one send or receive on a channel of a peer, as `Solo` takes it."""
-    handle = Solo(peer, timeout is None or timeout > 0, channel, packed)
-    answer = handle.answer
+    handle = Solo(peer)
     try:
-        outcome = answer.recv() if timeout is None or timeout <= 0 else answer.recv(timeout)
-    except BaseException as error:
-        handle.cancel()
-        outcome = _settle(_uninterrupted(answer), error)
-    return _checked(outcome)
+        try:
+            handle.begin(timeout is None or timeout > 0, channel, packed)
+            handle.came.recv(timeout if timeout is None or timeout > 0 else None)
+        except BaseException as error:
+            # Not begun: it raised, or a signal came in the middle, and nobody knows whether an answer will come.
+            if handle.number:
+                handle.cancel()
+            if not handle.begun:
+                raise
+            return _checked(handle.settled(error))
+        return _checked(handle.outcome)
+    except BaseException:
+        handle.leave()
+        raise
 
 
 async def await_(cases: Cases, timeout: float | None, packed: bool = False) -> Outcome:
@@ -498,14 +511,6 @@ async def await_(cases: Cases, timeout: float | None, packed: bool = False) -> O
                 continue
         return _checked(_settle(answer.outcome, error))
     return _checked(answer.outcome)
-
-
-def _uninterrupted(answer: chan[Outcome]) -> Outcome:
-    while True:
-        try:
-            return _recv_outside(answer)
-        except BaseException:
-            continue  # the first one is what is raised in the end
 
 
 def _settle(outcome: Outcome, error: BaseException) -> Outcome:

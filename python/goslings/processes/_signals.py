@@ -13,7 +13,7 @@ from typing import Any
 from goslings._errors import Cancelled
 from goslings._goslings import _recv_outside, chan, current, go
 
-__all__ = ["again", "is_interruptible", "shielded", "whole"]
+__all__ = ["Told", "again", "is_interruptible", "shielded", "whole"]
 
 
 def is_interruptible() -> bool:
@@ -21,13 +21,32 @@ def is_interruptible() -> bool:
     return current() is None and threading.get_ident() == threading.main_thread().ident
 
 
-def shielded(answer: chan[Any]) -> Any:
-    """Receives, whatever is raised meanwhile; a cancellation comes again at the next wait, anything else then."""
+_NOTHING: Any = object()
+
+
+class Told:
+    """Something that somebody else tells, once, by calling this.
+
+    It stays here, and `came` tells of it: a signal that comes as it is received cannot take it along.
+    """
+
+    __slots__ = ("came", "said")
+
+    def __init__(self) -> None:
+        self.came: chan[None] = chan(1)
+        self.said = _NOTHING
+
+    def __call__(self, said: Any) -> None:
+        self.said = said
+        self.came.try_send(None)
+
+
+def shielded(told: Told) -> Any:
+    """Waits, whatever is raised meanwhile; a cancellation comes again at the next wait, anything else then."""
     late: BaseException | None = None
-    while True:
+    while told.said is _NOTHING:
         try:
-            value = _recv_outside(answer)
-            break
+            _recv_outside(told.came)
         except BaseException as error:
             late = error
     if late is not None:
@@ -35,7 +54,7 @@ def shielded(answer: chan[Any]) -> Any:
             again(late)
         finally:
             del late  # its traceback refers to this frame
-    return value
+    return told.said
 
 
 def again(error: BaseException) -> None:
