@@ -470,6 +470,7 @@ class Peer:
             raise self.death()
         self.post((_messages.ASK, number, channel, question))
         said = _select.moment(answer)
+        del answer  # which refers to it, too
         if isinstance(said, BaseException):
             try:
                 raise said
