@@ -185,13 +185,20 @@ def _interrupted(hog: Callable[[list[bool]], object], stop: list[bool]) -> gosli
 
     def yielding() -> None:
         begun.set()
-        while not computing.done() and goslings.stats().preemptions < before + 3:
+        while not running[0].done() and goslings.stats().preemptions < before + 3:
             goslings.gosched()
 
+    def start() -> None:
+        # By a goroutine, so both are of its worker: another one may still look for work as it was told to do none.
+        running.append(go(lambda: (begun.wait(), hog(stop)) and None))
+        running.append(go(yielding))
+
+    running: list[goslings.Goroutine[object]] = []
     before = goslings.stats().preemptions
-    computing = go(lambda: (begun.wait(), hog(stop)) and None)
-    sibling = go(yielding)
+    go(start).result(SECONDS)
+    computing, sibling = running
     assert sibling.join(SECONDS), "nobody made the other let go"
+    sibling.result()
     assert not computing.done()
     return computing
 
